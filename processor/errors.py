@@ -1,0 +1,78 @@
+"""Operational faults, the only things that are raised. What a command comes to is a value (`messages.Outcome`).
+
+    TidemarkError
+    ├── SettingsError        wrong or contradicting settings                     exit code 2
+    ├── Unreachable          the broker or the store does not answer             exit code 3
+    │   ├── BrokerUnreachable
+    │   └── StoreUnreachable     also: a transaction whose end is not known
+    ├── SchemaMismatch       the store's schema is not the one this code needs   exit code 2
+    ├── TopicMismatch        a topic is missing, or has other partitions         exit code 2
+    ├── StoreInUse           another process has the store                       exit code 2
+    ├── Misfit               a log and the store do not belong together          exit code 1
+    └── StoreDamaged         the store holds what nobody wrote                   exit code 1
+"""
+
+__all__ = [
+    "BrokerUnreachable",
+    "Misfit",
+    "SchemaMismatch",
+    "SettingsError",
+    "StoreDamaged",
+    "StoreInUse",
+    "StoreUnreachable",
+    "TidemarkError",
+    "TopicMismatch",
+    "Unreachable",
+]
+
+
+class TidemarkError(Exception):
+    """The root. Its text is one line that says what is wrong and what to do."""
+
+    exit_code = 1
+
+
+class SettingsError(TidemarkError):
+    """Settings that can't be used; the text names all of them."""
+
+    exit_code = 2
+
+
+class Unreachable(TidemarkError):
+    """Something that is needed does not answer; trying again later may help."""
+
+    exit_code = 3
+
+
+class BrokerUnreachable(Unreachable):
+    """No broker answered in time, or the cluster can't serve the request now."""
+
+
+class StoreUnreachable(Unreachable):
+    """The store did not answer, or the connection broke: the transaction's end is not known."""
+
+
+class SchemaMismatch(TidemarkError):
+    """The store has no schema, an older or a newer one, or was made for another number of partitions."""
+
+    exit_code = 2
+
+
+class TopicMismatch(TidemarkError):
+    """A topic is missing or does not look as it must."""
+
+    exit_code = 2
+
+
+class StoreInUse(TidemarkError):
+    """A store for one process is held by another one."""
+
+    exit_code = 2
+
+
+class Misfit(TidemarkError):
+    """A log that does not fit the store: nothing is guessed, the log stands still until an operator chooses."""
+
+
+class StoreDamaged(TidemarkError):
+    """The store returned what can't have been written: a hole, a broken chain, an unreadable page."""
