@@ -42,6 +42,19 @@ class Record(Protocol):
     def headers(self) -> Sequence[tuple[str, bytes]]: ...
 
 
+class Slice(Struct, frozen=True):
+    """A run of a log's records without a hole: all there is from offset `begin` up to, not including, `end`.
+
+    `seek` numbers the seek after which it was fetched; slices of an earlier one are void.
+    """
+
+    log: Log
+    seek: int
+    begin: int
+    end: int
+    records: Sequence[Record]
+
+
 # --- commands
 
 _ExactVersion = Annotated[int, Meta(ge=0, le=MAX_VERSION)]
@@ -286,6 +299,18 @@ class Wanted(Struct):
     event_ids: dict[str, list[str]]
     commands: list[tuple[str, str]]
     offsets: list[int]
+
+
+class Publication(Struct):
+    """What of a decided, committed run of commands has to be published, in this order, before the next one.
+
+    `next_offset` and `last_position` are how far replies and feed are acknowledged once it is out.
+    """
+
+    events: list[RecordedEvent]
+    answers: list[tuple[Record, Outcome]]
+    next_offset: int
+    last_position: int
 
 
 class Plan(Struct):

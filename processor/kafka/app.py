@@ -1,0 +1,160 @@
+"""The Faust application: its agents take the slices, its group membership says which logs are ours."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+import faust
+from faust.app.base import BootStrategy
+from faust.types import TP
+
+from processor.cycle import Cycles
+from processor.errors import Misfit
+from processor.kafka.connection import client_options
+from processor.kafka.ownership import Ownership
+from processor.kafka.slices import SCHEME, SliceConsumer, SliceSchema
+from processor.names import TopicNames
+from processor.messages import Log, Slice
+from processor.settings import Settings
+
+
+class _ConsumerOnly(BootStrategy):  # type: ignore[misc]
+    """Faust's own producer is not idempotent and its web views are no probes: neither is started."""
+
+    enable_kafka_producer = False
+    enable_web = False
+
+
+class SliceApp(faust.App):  # type: ignore[misc]
+    """A Faust app whose consumer fetches slices for the logs that want them."""
+
+    BootStrategy = _ConsumerOnly
+    consumer_options: dict[str, Any]
+    cycles: Cycles
+    ownership: Ownership
+    log_by_topic: Mapping[str, str]
+
+    def _create_directories(self) -> None:
+        """Faust's tables are not used: nothing is kept in the working directory."""
+
+    def log_of(self, topic: str, partition: int) -> Log:
+        """The log that a partition of a commands topic is."""
+        return Log(self.log_by_topic[topic], partition)
+
+    def wants_records(self, tps: set[TP]) -> set[TP]:
+        """The partitions to fetch now."""
+        logs = self.cycles.logs
+        return {tp for tp in tps if (owned := logs.get(self.log_of(*tp))) is not None and owned.wants_records}
+
+    def on_out_of_range(self, log: Log, offset: int) -> None:
+        """The broker has nothing at the offset that is next."""
+        self.ownership.stop(
+            log,
+            Misfit(
+                f"{log}: there is no offset {offset} on the broker any more: the commands topic was made anew, or "
+                "commands were deleted before they were decided. Restore the topic or a newer backup of the store."
+            ),
+        )
+
+
+class GroupSource:
+    """The consumer group as `Ownership` sees it."""
+
+    def __init__(self, app: SliceApp, names: Mapping[str, TopicNames]) -> None:
+        self._app = app
+        self._names = names
+
+    def _tp(self, log: Log) -> TP:
+        return TP(self._names[log.tenant].commands, log.partition)
+
+    @property
+    def _consumer(self) -> SliceConsumer:
+        return cast(SliceConsumer, self._app.consumer)
+
+    async def group_offsets(self, logs: Sequence[Log]) -> dict[Log, int | None]:
+        """The offsets that are committed to the group, None where there is none."""
+        thread = self._consumer.thread
+        found = await thread.in_thread(thread.committed_offsets([self._tp(log) for log in logs]))
+        return {log: found[self._tp(log)] for log in logs}
+
+    async def seek(self, seeks: Mapping[Log, tuple[int, int]]) -> set[Log]:
+        """Read on from (seek number, offset)."""
+        thread = self._consumer.thread
+        gone = await thread.in_thread(thread.seek_slices({self._tp(log): seek for log, seek in seeks.items()}))
+        return {self._app.log_of(*tp) for tp in gone}
+
+    async def commit(self, offsets: Mapping[Log, int]) -> None:
+        """Commit offsets to the group."""
+        thread = self._consumer.thread
+        await thread.in_thread(thread.commit_offsets({self._tp(log): offset for log, offset in offsets.items()}))
+
+
+def build_app(settings: Settings, names: Mapping[str, TopicNames]) -> SliceApp:
+    """The app with an agent for each tenant's commands. `cycles` and `ownership` are set before it is started."""
+    app = SliceApp(
+        settings.group,
+        broker=[f"{SCHEME}://{address}" for address in settings.brokers],
+        autodiscover=False,
+        topic_disable_leader=True,
+        topic_allow_declare=False,
+        stream_wait_empty=False,
+        store="memory://",
+        broker_request_timeout=max(90.0, settings.session_timeout_ms / 1000 + 10),
+        broker_session_timeout=settings.session_timeout_ms / 1000,
+    )
+    app.consumer_options = dict(
+        client_options(settings),
+        group_id=settings.group,
+        group_instance_id=settings.group_instance_id,
+        max_poll_records=settings.batch_size,
+        max_partition_fetch_bytes=settings.fetch_partition_bytes,
+        session_timeout_ms=settings.session_timeout_ms,
+        heartbeat_interval_ms=settings.session_timeout_ms // 10,
+        rebalance_timeout_ms=60_000,
+        # Faust fetches without polling, which is what this would watch; the watchdog is ours.
+        max_poll_interval_ms=2**31 - 1,
+    )
+    app.log_by_topic = {name.commands: tenant for tenant, name in names.items()}
+    for tenant, name in names.items():
+        topic = app.topic(name.commands, acks=False, schema=SliceSchema())
+        app.agent(topic, name=f"decide-{tenant}")(_taking(app))
+    app.on_partitions_assigned.connect(_on_assigned, weak=False)
+    app.on_partitions_revoked.connect(_on_revoked, weak=False)
+    return app
+
+
+def _taking(app: SliceApp) -> Callable[[Any], Any]:
+    async def take(stream: Any) -> None:
+        """Hand each slice on to the cycles. What escapes an agent counts as done, so nothing may."""
+        async for piece in stream:
+            _offer(app, piece)
+
+    return take
+
+
+def _offer(app: SliceApp, piece: Slice) -> None:
+    try:
+        app.cycles.offer(piece)
+    except Misfit as misfit:
+        app.ownership.stop(piece.log, misfit)
+
+
+async def _on_assigned(app: SliceApp, assigned: set[TP], **kwargs: Any) -> None:
+    app.ownership.assigned(app.log_of(*tp) for tp in assigned if tp.topic in app.log_by_topic)
+
+
+async def _on_revoked(app: SliceApp, revoked: set[TP], **kwargs: Any) -> None:
+    logs = [app.log_of(*tp) for tp in revoked if tp.topic in app.log_by_topic]
+    cast(SliceConsumer, app.consumer).thread.forget_seeks(revoked)
+    await app.ownership.revoked(logs)
+
+
+async def run_app(app: SliceApp, stop: asyncio.Event) -> None:
+    """Run until `stop` is set. Raises what the app crashed with."""
+    await app.start()
+    try:
+        await app.wait(stop.wait())
+        if app.crash_reason is not None:
+            raise app.crash_reason
+    finally:
+        await app.stop()

@@ -1,0 +1,250 @@
+"""Who owns which log: from Kafka's assignment, through the claim in the store, to the seek.
+
+A log passes through: assigned → claimed (the store's epoch is ours) → checked (log and store fit) → sought → running.
+It leaves by revocation, by being fenced (another owner has claimed it: claimed again after a pause, if it is still
+assigned here), or because it does not fit the store (it stands still until an operator has chosen; the others go on).
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Literal, Protocol
+
+import structlog
+from aiokafka.errors import KafkaError
+from msgspec import Struct
+from msgspec.structs import replace
+
+from processor.cycle import Cycles, OwnedLog
+from processor.errors import Misfit, StoreDamaged, StoreUnreachable
+from processor.fit import Found, check_fit
+from processor.kafka.publish import LogPublisher
+from processor.messages import Checkpoint, Log
+from processor.store import Store
+
+logger = structlog.get_logger(__name__)
+
+_RETRY_S = 1.0
+_ACKNOWLEDGE_EVERY_S = 1.0
+_LET_GO_S = 5.0
+
+
+class LogSource(Protocol):
+    """Where the records of the logs come from: Kafka's consumer group."""
+
+    async def group_offsets(self, logs: Sequence[Log]) -> dict[Log, int | None]:
+        """The offsets that are committed to the group."""
+        ...
+
+    async def seek(self, seeks: Mapping[Log, tuple[int, int]]) -> set[Log]:
+        """Read on from (seek number, offset); returns the logs that are not assigned any more."""
+        ...
+
+    async def commit(self, offsets: Mapping[Log, int]) -> None:
+        """Commit offsets to the group. Never fails."""
+        ...
+
+
+class LogStatus(Struct):
+    """What a log is at, for `doctor` and the health page."""
+
+    state: Literal["claiming", "running", "stopped"]
+    reason: str = ""
+
+
+class _Running(Struct):
+    owned: OwnedLog
+    publisher: LogPublisher
+    task: asyncio.Task[None]
+    written: Checkpoint | None = None
+
+    @property
+    def acknowledged(self) -> Checkpoint:
+        """The log's checkpoint, with how far replies and feed are out."""
+        return replace(
+            self.owned.checkpoint,
+            acknowledged_offset=self.publisher.acknowledged_offset,
+            acknowledged_position=self.publisher.acknowledged_position,
+        )
+
+
+class Ownership:
+    """Keeps the cycles' logs in step with the assignment."""
+
+    def __init__(
+        self,
+        store: Store,
+        source: LogSource,
+        find: Callable[[Sequence[Log], Mapping[Log, int | None]], Awaitable[dict[Log, Found]]],
+        publisher: Callable[[Log, int, int], LogPublisher],
+        *,
+        rebuild: bool,
+        on_crash: Callable[[BaseException], None],
+    ) -> None:
+        self.statuses: dict[Log, LogStatus] = {}
+        self.cycles: Cycles
+        self._store = store
+        self._source = source
+        self._find = find
+        self._publisher = publisher
+        self._rebuild = rebuild
+        self._on_crash = on_crash
+        self._running: dict[Log, _Running] = {}
+        self._claims: set[asyncio.Task[None]] = set()
+        self._seeks = 0
+
+    # --- from the assignment
+
+    def assigned(self, logs: Iterable[Log]) -> None:
+        """Begin to claim; returns at once."""
+        fresh = [log for log in logs if log not in self.statuses]
+        self._start_claim(sorted(fresh))
+
+    async def revoked(self, logs: Iterable[Log]) -> None:
+        """Let go of logs: no more cycles with them, what is committed is published as far as that goes quickly."""
+        gone = [log for log in logs if self.statuses.pop(log, None) is not None]
+        await self.cycles.remove(gone)
+        leaving = {log: running for log in gone if (running := self._running.pop(log, None)) is not None}
+        deadline = asyncio.get_running_loop().time() + _LET_GO_S
+        while asyncio.get_running_loop().time() < deadline:
+            if all(running.publisher.is_idle for running in leaving.values()):
+                break
+            await asyncio.sleep(0.01)
+        await self._acknowledge(leaving)
+        await self._end(leaving.values())
+
+    async def close(self) -> None:
+        """Let go of everything, claims under way included."""
+        for task in list(self._claims):
+            task.cancel()
+        await asyncio.gather(*self._claims, return_exceptions=True)
+        await self.revoked(list(self.statuses))
+
+    # --- from the cycles and the consumer
+
+    def lost(self, owned: OwnedLog, why: Misfit | StoreDamaged | None) -> None:
+        """A log has left the cycles: fenced (None), or it does not fit."""
+        if why is not None:
+            self.stop(owned.log, why)
+            return
+        logger.warning("another owner has claimed the log, claiming it again if it stays assigned", log=str(owned.log))
+        self._drop(owned.log)
+        if owned.log in self.statuses:
+            self.statuses[owned.log] = LogStatus("claiming", "fenced")
+            self._start_claim([owned.log], after_s=_RETRY_S)
+
+    def stop(self, log: Log, why: Misfit | StoreDamaged) -> None:
+        """A log stands still until an operator has chosen."""
+        logger.error("the log stands still", log=str(log), reason=str(why))
+        self.cycles.logs.pop(log, None)
+        self._drop(log)
+        if log in self.statuses:
+            self.statuses[log] = LogStatus("stopped", str(why))
+
+    # --- claims
+
+    def _start_claim(self, logs: list[Log], after_s: float = 0.0) -> None:
+        if not logs:
+            return
+        for log in logs:
+            self.statuses[log] = LogStatus("claiming")
+        task = asyncio.create_task(self._claim(logs, after_s))
+        self._claims.add(task)
+        task.add_done_callback(self._claimed)
+
+    def _claimed(self, task: asyncio.Task[None]) -> None:
+        self._claims.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._on_crash(error)
+
+    async def _claim(self, logs: list[Log], after_s: float) -> None:
+        await asyncio.sleep(after_s)
+        while logs := [log for log in logs if log in self.statuses]:
+            try:
+                checkpoints = await self._store.claim(logs)
+                offsets = await self._source.group_offsets(logs)
+                found = await self._find(logs, offsets)
+                break
+            except (StoreUnreachable, KafkaError, TimeoutError) as error:
+                logger.warning("the logs can't be claimed yet, trying again", error=repr(error), logs=len(logs))
+                for log in logs:
+                    if log in self.statuses:
+                        self.statuses[log] = LogStatus("claiming", repr(error))
+                await asyncio.sleep(_RETRY_S)
+        else:
+            return
+        seeks: dict[Log, tuple[int, int]] = {}
+        for log in logs:
+            if log in self.statuses and (owned := self._begin(log, checkpoints[log], found[log])) is not None:
+                seeks[log] = owned.seek, owned.read_offset
+        for log in await self._source.seek(seeks):
+            await self.revoked([log])
+
+    def _begin(self, log: Log, checkpoint: Checkpoint, found: Found) -> OwnedLog | None:
+        rebuilding = self._rebuild or not self._store.durable
+        try:
+            check_fit(log, checkpoint, found, rebuilding=rebuilding)
+        except Misfit as misfit:
+            self.stop(log, misfit)
+            return None
+        answered = max(checkpoint.acknowledged_offset, found.acknowledged or 0)
+        reply_from = answered if rebuilding else min(answered, checkpoint.next_offset)
+        feed_position = max(found.feed_position, checkpoint.acknowledged_position)
+        publisher = self._publisher(log, feed_position, reply_from)
+        task = asyncio.create_task(publisher.run(self._store.read_log, checkpoint.next_position - 1))
+        task.add_done_callback(self._published)
+        self._seeks += 1
+        owned = OwnedLog(log, checkpoint, publisher, self._seeks, _read_from(checkpoint, found, reply_from), reply_from)
+        self._running[log] = _Running(owned, publisher, task)
+        self.cycles.add(owned)
+        self.statuses[log] = LogStatus("running")
+        logger.info(
+            "owning the log", log=str(log), epoch=checkpoint.epoch, next_offset=checkpoint.next_offset,
+            watermark=checkpoint.next_position - 1, feed=feed_position, answered=reply_from,
+        )  # fmt: skip
+        return owned
+
+    def _published(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._on_crash(error)
+
+    def _drop(self, log: Log) -> None:
+        running = self._running.pop(log, None)
+        if running is not None:
+            running.task.cancel()
+
+    async def _end(self, leaving: Iterable[_Running]) -> None:
+        tasks = [running.task for running in leaving]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # --- acknowledgements
+
+    async def acknowledge_for_ever(self) -> None:
+        """Write down now and then how far replies and feed are out, in the store and in the group."""
+        while True:
+            await asyncio.sleep(_ACKNOWLEDGE_EVERY_S)
+            await self._acknowledge(self._running)
+
+    async def _acknowledge(self, logs: Mapping[Log, _Running]) -> None:
+        """Where it fails it is only later: what is not written down is published again."""
+        behind = {log: running for log, running in logs.items() if running.acknowledged != running.written}
+        if not behind:
+            return
+        written = {log: running.acknowledged for log, running in behind.items()}
+        try:
+            await self._store.acknowledge(written)
+        except StoreUnreachable as error:
+            logger.warning("acknowledgements are not written down yet", error=str(error))
+            return
+        for log, running in behind.items():
+            running.written = written[log]
+        await self._source.commit({log: checkpoint.acknowledged_offset for log, checkpoint in written.items()})
+
+
+def _read_from(checkpoint: Checkpoint, found: Found, reply_from: int) -> int:
+    """Where to read on: at what is not answered yet, or at the last decided record, whose fingerprint tells the log."""
+    start = min(checkpoint.next_offset, reply_from)
+    if checkpoint.last_offset >= 0:
+        start = min(start, checkpoint.last_offset)
+    return max(start, found.begin)

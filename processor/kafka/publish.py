@@ -1,0 +1,307 @@
+"""What is committed goes out: the feed, the replies, the dead letters. One publisher per log, in order.
+
+Each topic's records go as ready-made batches, one acknowledged before the next is sent, so that what is on the feed is
+always a beginning of what is in the store. A publication is tried until it is acknowledged; meanwhile its log takes
+part in no further cycle once its backlog is full, and the other logs go on.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import structlog
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import (
+    InvalidProducerEpoch,
+    InvalidProducerIdMapping,
+    KafkaError,
+    OutOfOrderSequenceNumber,
+    ProducerClosed,
+    ProducerFenced,
+    UnknownProducerId,
+    UnknownTopicOrPartitionError,
+)
+from msgspec.structs import replace
+
+from processor.codec import encode_outcome, event_headers
+from processor.errors import StoreDamaged, StoreUnreachable
+from processor.messages import Accepted, Duplicate, Log, Outcome, Publication, Record, RecordedEvent
+from processor.names import TopicNames
+from processor.partition import partition_of
+from processor.replies import NOWHERE, ReplyAddress, reply_address
+
+logger = structlog.get_logger(__name__)
+
+Outgoing = tuple[bytes | None, bytes | None, list[tuple[str, bytes]], int | None]
+"""Key, value, headers, and the timestamp in milliseconds (None: now)."""
+
+_BATCH_BYTES = 512 * 1024
+_RETRY_FIRST_S, _RETRY_MOST_S = 0.1, 5.0
+_REPLY_TIMEOUT_S = 5.0
+_REPLY_TOPIC_REST_S = 30.0
+_PAGE = 1_000
+# The broker and the producer disagree on what was sent: only a new producer, with a new sequence, goes on.
+_SPENT = (
+    InvalidProducerEpoch,
+    InvalidProducerIdMapping,
+    OutOfOrderSequenceNumber,
+    ProducerClosed,
+    ProducerFenced,
+    UnknownProducerId,
+)
+
+
+class Outbound:
+    """The one idempotent producer of a worker, made anew when its sequence is broken."""
+
+    def __init__(self, options: dict[str, Any], *, compression: str | None, max_record_bytes: int) -> None:
+        self._options = dict(
+            options,
+            enable_idempotence=True,
+            acks="all",
+            compression_type=compression,
+            max_batch_size=_BATCH_BYTES,
+            max_request_size=max_record_bytes,
+        )
+        self._producer: AIOKafkaProducer | None = None
+        self._renewing = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Connect. Raises aiokafka's errors."""
+        self._producer = AIOKafkaProducer(**self._options)
+        await self._producer.start()
+
+    async def stop(self) -> None:
+        """Let go of the connections; what is not acknowledged yet is published by the next owner."""
+        if self._producer is not None:
+            await self._producer.stop()
+
+    @property
+    def _live(self) -> AIOKafkaProducer:
+        assert self._producer is not None, "not started"
+        return self._producer
+
+    async def send(self, topic: str, partition: int, records: Sequence[Outgoing]) -> None:
+        """Send records to one partition, batch after batch; returns when the last is acknowledged, however long.
+
+        Only cancelling ends the trying.
+        """
+        pause_s = _RETRY_FIRST_S
+        done = 0
+        while done < len(records):
+            producer = self._live
+            try:
+                done += await _send_batch(producer, topic, partition, records, done)
+                pause_s = _RETRY_FIRST_S
+            except KafkaError as error:
+                logger.warning(
+                    "not published yet, trying again", topic=topic, partition=partition, error=repr(error),
+                    pause_s=pause_s,
+                )  # fmt: skip
+                if isinstance(error, _SPENT):
+                    await self._renew(producer)
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, _RETRY_MOST_S)
+
+    async def send_reply(self, address: ReplyAddress, key: bytes | None, value: bytes, headers: list[Any]) -> None:
+        """Send one reply to a client's own topic. Raises aiokafka's errors and `TimeoutError`."""
+        assert address.topic is not None
+        async with asyncio.timeout(_REPLY_TIMEOUT_S):
+            producer = self._live
+            partitions = await producer.partitions_for(address.topic)
+            if address.partition is not None and address.partition in partitions:
+                partition = address.partition
+            else:
+                partition = sorted(partitions)[partition_of(key or b"", len(partitions))]
+            await producer.send_and_wait(address.topic, value, key, partition=partition, headers=headers)
+
+    async def _renew(self, spent: AIOKafkaProducer) -> None:
+        async with self._renewing:
+            if self._producer is not spent:
+                return
+            fresh = AIOKafkaProducer(**self._options)
+            await fresh.start()
+            self._producer = fresh
+        await spent.stop()
+
+
+async def _send_batch(
+    producer: AIOKafkaProducer, topic: str, partition: int, records: Sequence[Outgoing], start: int
+) -> int:
+    """Send as many records from `start` on as one batch holds; return how many, once they are acknowledged."""
+    batch = producer.create_batch()
+    count = 0
+    for key, value, headers, timestamp in records[start:]:
+        if batch.append(key=key, value=value, timestamp=timestamp, headers=headers) is None:
+            break
+        count += 1
+    batch.close()
+    await (await producer.send_batch(batch, topic, partition=partition))
+    return count
+
+
+class LogPublisher:
+    """Publishes for one log. `feed_position` is the last that the feed has: nothing up to it is sent again.
+
+    `reply_from`: commands below this offset have been answered. `is_allowed` says which topics a command may name for
+    its reply. `backlog` bounds the answers and events that wait.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        outbound: Outbound,
+        names: TopicNames,
+        *,
+        is_allowed: Callable[[str], bool],
+        feed_position: int,
+        reply_from: int,
+        backlog: int,
+    ) -> None:
+        self.acknowledged_offset = reply_from
+        self.acknowledged_position = feed_position
+        self._log = log
+        self._outbound = outbound
+        self._names = names
+        self._is_allowed = is_allowed
+        self._feed_position = feed_position
+        self._reply_from = reply_from
+        self._backlog = backlog
+        self._pending = 0
+        self._queue: deque[Publication] = deque()
+        self._wake = asyncio.Event()
+        self._resting: dict[str, float] = {}
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the log may go on deciding."""
+        return self._pending < self._backlog
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether all that was put is acknowledged."""
+        return not self._pending and not self._queue
+
+    def put(self, publication: Publication) -> None:
+        """Take a publication that is committed."""
+        self._queue.append(publication)
+        self._pending += _size(publication)
+        self._wake.set()
+
+    async def run(
+        self, read_events: Callable[[Log, int, int], Awaitable[list[RecordedEvent]]], watermark: int
+    ) -> None:
+        """Publish for ever: first what the feed lacks of the store, up to `watermark`, then what is put."""
+        await self._catch_up(read_events, watermark)
+        while True:
+            while self._queue:
+                publication = self._queue.popleft()
+                await self._publish(publication)
+                self._pending -= _size(publication)
+            self._wake.clear()
+            await self._wake.wait()
+
+    async def _catch_up(
+        self, read_events: Callable[[Log, int, int], Awaitable[list[RecordedEvent]]], watermark: int
+    ) -> None:
+        while self._feed_position < watermark:
+            try:
+                events = await read_events(self._log, self._feed_position, _PAGE)
+            except StoreUnreachable:
+                await asyncio.sleep(_RETRY_MOST_S)
+                continue
+            if not events:
+                raise StoreDamaged(f"{self._log}: no events after position {self._feed_position} of {watermark}")
+            await self._send_events(events)
+
+    async def _publish(self, publication: Publication) -> None:
+        answers = [
+            (record, outcome) for record, outcome in publication.answers if outcome.offset >= self._reply_from
+        ]
+        await asyncio.gather(self._send_events(publication.events), self._send_answers(answers))
+        self.acknowledged_offset = max(self.acknowledged_offset, publication.next_offset)
+        self.acknowledged_position = max(self.acknowledged_position, publication.last_position)
+
+    async def _send_events(self, events: Sequence[RecordedEvent]) -> None:
+        """Send to the feed what it does not have yet."""
+        fresh = [event for event in events if event.position > self._feed_position]
+        if not fresh:
+            return
+        records = [_event_record(self._log, event) for event in fresh]
+        await self._outbound.send(self._names.events, self._log.partition, records)
+        self._feed_position = self.acknowledged_position = fresh[-1].position
+
+    async def _send_answers(self, answers: Sequence[tuple[Record, Outcome]]) -> None:
+        lanes: dict[str, list[Outgoing]] = {}
+        replies: list[tuple[ReplyAddress, Outgoing]] = []
+        for record, outcome in answers:
+            address = self._address(record)
+            if address.refused:
+                outcome = replace(outcome, reply_refused=True)
+            standing = self._names.results if isinstance(outcome, Accepted | Duplicate) else self._names.conflicts
+            reply: Outgoing = (record.key, encode_outcome(outcome), list(address.echoed), None)
+            lanes.setdefault(standing, []).append(reply)
+            if address.topic is not None:
+                replies.append((address, reply))
+            if not isinstance(outcome, Accepted | Duplicate) and outcome.reason == "malformed":
+                lanes.setdefault(self._names.dead_letters, []).append(
+                    _dead_letter(self._log, self._names.commands, record, outcome.reason, outcome.detail)
+                )
+        sends = [self._outbound.send(topic, self._log.partition, records) for topic, records in lanes.items()]
+        await asyncio.gather(*sends, self._send_replies(replies))
+
+    def _address(self, record: Record) -> ReplyAddress:
+        if not record.headers:
+            return NOWHERE
+        return reply_address(record.headers, self._is_allowed)
+
+    async def _send_replies(self, replies: Iterable[tuple[ReplyAddress, Outgoing]]) -> None:
+        """To the clients' own topics. One that can't be written holds nothing up: its clients have the standing topic.
+
+        It is left alone for a while, so that each command does not wait for it again.
+        """
+        now = asyncio.get_running_loop().time()
+        sends = [
+            self._send_reply(address, reply)
+            for address, reply in replies
+            if self._resting.get(address.topic or "", 0.0) <= now
+        ]
+        await asyncio.gather(*sends)
+
+    async def _send_reply(self, address: ReplyAddress, reply: Outgoing) -> None:
+        key, value, headers, _ = reply
+        try:
+            await self._outbound.send_reply(address, key, value or b"", headers)
+        except (KafkaError, TimeoutError) as error:
+            why = "it does not exist" if isinstance(error, UnknownTopicOrPartitionError) else repr(error)
+            logger.warning("a reply topic can't be written, left alone for a while", topic=address.topic, error=why)
+            topic = address.topic or ""
+            self._resting[topic] = asyncio.get_running_loop().time() + _REPLY_TOPIC_REST_S
+
+
+def _size(publication: Publication) -> int:
+    # At least 1, so that a publication without records counts as waiting too.
+    return 1 + len(publication.events) + len(publication.answers)
+
+
+def _event_record(log: Log, event: RecordedEvent) -> Outgoing:
+    return event.stream.encode(), event.data, event_headers(log, event), event.time_ms
+
+
+def _dead_letter(log: Log, topic: str, record: Record, reason: str, detail: str) -> Outgoing:
+    """The bytes as received, with its headers, and ours that say why and where from."""
+    return record.key, record.value, list(_dead_letter_headers(log, topic, record, reason, detail)), None
+
+
+def _dead_letter_headers(
+    log: Log, topic: str, record: Record, reason: str, detail: str
+) -> Iterator[tuple[str, bytes]]:
+    yield from record.headers
+    yield "tidemark_reason", reason.encode()
+    yield "tidemark_detail", detail.encode()
+    yield "tidemark_topic", topic.encode()
+    yield "tidemark_partition", b"%d" % log.partition
+    yield "tidemark_offset", b"%d" % record.offset
+    if record.timestamp is not None:
+        yield "tidemark_timestamp", b"%d" % record.timestamp

@@ -1,0 +1,208 @@
+"""A Faust transport that hands on slices: one message for all the records of a partition in a fetch.
+
+Faust's cost is per message. With a slice as the message, its agents, assignment and group membership stay, and the cost
+per record is that of the fetch. What this transport changes, besides:
+
+- Records are fetched only for the logs that want them, so nothing piles up behind a log that stands still.
+- Where to read is the store's to say, not the group's committed offsets: nothing is fetched for a log before `seek`.
+- A slice knows the offsets that it spans and the seek it came after, so that a hole is found and a stale one dropped.
+
+Each class overrides the one of Faust 0.15 with the same name; what is not overridden is Faust's.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Iterable, Mapping
+from typing import Any, TypeVar, cast
+
+import aiokafka
+import structlog
+from aiokafka import TopicPartition
+from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+from aiokafka.errors import IllegalStateError, KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
+from aiokafka.structs import OffsetAndMetadata
+from faust.serializers.schemas import Schema
+from faust.transport.drivers import TRANSPORTS, aiokafka as driver
+from faust.types import TP, AppT, ConsumerMessage
+from faust.types.tuples import Message
+
+from processor.messages import Record, Slice
+
+logger = structlog.get_logger(__name__)
+
+SCHEME = "tidemark"
+
+_T = TypeVar("_T")
+_FETCH_WAIT_S = 1.0
+_SOME_LEFT_OUT_WAIT_S = 0.02
+
+
+class SliceConsumerThread(driver.AIOKafkaConsumerThread):
+    """The consumer's thread: fetching, heartbeats, and the seeks that number the slices."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # Per partition, the number of its last seek and where the next slice begins.
+        self._spans: dict[TP, tuple[int, int]] = {}
+
+    def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
+        self._assignor = RoundRobinPartitionAssignor
+        return aiokafka.AIOKafkaConsumer(
+            **self.app.consumer_options,
+            enable_auto_commit=False,
+            # An offset that the broker doesn't have is a misfit to be told, never a reason to read elsewhere.
+            auto_offset_reset="none",
+            isolation_level="read_committed",
+            partition_assignment_strategy=[self._assignor],
+        )
+
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Faust's check looks at its own acknowledgements, which are not used."""
+
+    async def in_thread(self, work: Awaitable[_T]) -> _T:
+        """Run a coroutine on the thread's own loop and wait for it."""
+        future = asyncio.run_coroutine_threadsafe(cast(Any, work), self.thread_loop)
+        return cast(_T, await asyncio.wrap_future(future))
+
+    async def _fetch_records(
+        self, consumer: aiokafka.AIOKafkaConsumer, active_partitions: set[TP], timeout: float | None = None,
+        max_records: int | None = None,
+    ) -> Any:  # fmt: skip
+        sought = {tp for tp in active_partitions if tp in self._spans}
+        if not sought:
+            await asyncio.sleep(_SOME_LEFT_OUT_WAIT_S)
+            return {}
+        try:
+            fetched = await super()._fetch_records(consumer, sought, timeout=timeout, max_records=max_records)
+        except OffsetOutOfRangeError as error:
+            self._report_out_of_range(error)
+            return {}
+        except NoOffsetForPartitionError:
+            return {}
+        except KafkaError as error:
+            logger.error("a fetch failed, trying again", error=repr(error))
+            await asyncio.sleep(_FETCH_WAIT_S)
+            return {}
+        return {tp: [self._slice(consumer, TP(*tp), records)] for tp, records in fetched.items() if tp in self._spans}
+
+    def _slice(self, consumer: aiokafka.AIOKafkaConsumer, tp: TP, records: list[Record]) -> Slice:
+        number, begin = self._spans[tp]
+        position = self._position(consumer, tp)
+        end = records[-1].offset + 1 if position is None else position
+        self._spans[tp] = number, end
+        return Slice(self.app.log_of(tp.topic, tp.partition), number, begin, end, records)
+
+    def _position(self, consumer: aiokafka.AIOKafkaConsumer, tp: TP) -> int | None:
+        """The next offset to be handed out, without waiting; None while it isn't known."""
+        subscription = consumer._subscription.subscription
+        assignment = subscription.assignment if subscription is not None else None
+        if assignment is None or tp not in assignment.tps:
+            return None
+        state = assignment.state_value(TopicPartition(*tp))
+        return cast(int, state.position) if state is not None and state.has_valid_position else None
+
+    def _report_out_of_range(self, error: OffsetOutOfRangeError) -> None:
+        for tp in error.args[0]:
+            self._spans.pop(TP(*tp), None)
+            self.parent_loop.call_soon_threadsafe(self.app.on_out_of_range, self.app.log_of(*tp), error.args[0][tp])
+
+    async def seek_slices(self, seeks: Mapping[TP, tuple[int, int]]) -> set[TP]:
+        """Read on from the given offsets; returns the partitions that are no longer assigned. By number and offset."""
+        gone: set[TP] = set()
+        for tp, (number, offset) in seeks.items():
+            try:
+                self._ensure_consumer().seek(TopicPartition(*tp), offset)
+                self._spans[tp] = number, offset
+            except IllegalStateError:
+                gone.add(tp)
+        return gone
+
+    def forget_seeks(self, tps: Iterable[TP]) -> None:
+        """Fetch nothing more for these partitions until they are sought again."""
+        for tp in tps:
+            self._spans.pop(tp, None)
+
+    async def committed_offsets(self, tps: Iterable[TP]) -> dict[TP, int | None]:
+        """The group's committed offsets."""
+        consumer = self._ensure_consumer()
+        return {tp: await consumer.committed(TopicPartition(*tp)) for tp in tps}
+
+    async def commit_offsets(self, offsets: Mapping[TP, int]) -> None:
+        """Commit for lag tools; nothing rests on it, so a failure is only said."""
+        assigned = self.assignment()
+        try:
+            await self._ensure_consumer().commit(
+                {TopicPartition(*tp): OffsetAndMetadata(offset, "") for tp, offset in offsets.items() if tp in assigned}
+            )
+        except KafkaError as error:
+            logger.info("offsets were not committed to the group", error=repr(error))
+
+
+class _NoReadOffsets(dict[TP, None]):
+    """Faust drops messages below the highest offset it has seen; a seek back must not be undone by that."""
+
+    def __missing__(self, tp: TP) -> None:
+        return None
+
+    def __setitem__(self, tp: TP, offset: Any) -> None:
+        pass
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+
+class SliceConsumer(driver.Consumer):
+    """The consumer as Faust's app sees it, on the main loop."""
+
+    _thread: SliceConsumerThread
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._read_offset = cast(Any, _NoReadOffsets())
+
+    def _new_consumer_thread(self) -> SliceConsumerThread:
+        return SliceConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    @property
+    def thread(self) -> SliceConsumerThread:
+        """Where seeks and offsets are asked for."""
+        return self._thread
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Nothing: each log is sought when it has been claimed, to where the store says."""
+        return {}
+
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:
+        wanted = self.app.wants_records(active_partitions or set())
+        if not wanted:
+            await asyncio.sleep(_SOME_LEFT_OUT_WAIT_S)
+            return {}
+        # A partition that is left out now may want records in a moment: don't wait long without it.
+        wait_s = _FETCH_WAIT_S if wanted == active_partitions else _SOME_LEFT_OUT_WAIT_S
+        return await self._thread.getmany(wanted, wait_s)
+
+    def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
+        piece: Slice = record
+        return ConsumerMessage(
+            tp.topic, tp.partition, piece.begin, 0.0, 0, None, None, piece, None, tp=tp,
+            generation_id=self.app.consumer_generation_id,
+        )  # fmt: skip
+
+
+class SliceSchema(Schema):  # type: ignore[misc]
+    """What an agent's stream yields: the slice itself."""
+
+    def loads_key(self, app: AppT, message: Message, **options: Any) -> None:
+        """A slice has no key."""
+
+    def loads_value(self, app: AppT, message: Message, **options: Any) -> Slice:
+        """The slice."""
+        return cast(Slice, message.value)
+
+
+class SliceTransport(driver.Transport):
+    """Registered for `tidemark://` broker addresses."""
+
+    Consumer = SliceConsumer
+
+
+TRANSPORTS.aliases[SCHEME] = f"{__name__}:{SliceTransport.__name__}"
