@@ -112,7 +112,6 @@ class Worker:
         try:
             await run_app(app, self._stop)
         finally:
-            await ownership.close()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

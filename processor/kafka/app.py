@@ -86,6 +86,8 @@ class GroupSource:
     async def commit(self, offsets: Mapping[Log, int]) -> None:
         """Commit offsets to the group."""
         thread = self._consumer.thread
+        if thread.thread_loop.is_closed():
+            return
         await thread.in_thread(thread.commit_offsets({self._tp(log): offset for log, offset in offsets.items()}))
 
 
@@ -157,4 +159,6 @@ async def run_app(app: SliceApp, stop: asyncio.Event) -> None:
         if app.crash_reason is not None:
             raise app.crash_reason
     finally:
+        # While the group's connection still stands, so that what was acknowledged can be written down there too.
+        await app.ownership.close()
         await app.stop()
