@@ -1,43 +1,34 @@
 """The hash chain of a log: each event's hash covers its fields, its payload's digest and the hash before it.
 
-The bytes are laid down in `docs/contract.md`, so that anyone can recompute them. Text is UTF-8; numbers are big-endian.
+What is hashed is plain text, line by line, laid down in `docs/contract.md`: anyone can recompute it with `sha256sum`.
 """
 
 from hashlib import sha256
-from struct import Struct
 
 from processor.messages import Log, Record, RecordedEvent
-
-_NUMBERS = Struct(">QQQqI")
-_LENGTHS = Struct(">IIIIII")
-_ABSENT = 0xFFFFFFFF
 
 
 def genesis(log: Log) -> bytes:
     """What stands for the hash before the first event of a log; 32 bytes."""
-    return sha256(b"tidemark.chain.v1\x00%b\x00%d" % (log.tenant.encode(), log.partition)).digest()
+    return sha256(f"tidemark.chain.v1\n{log.tenant}\n{log.partition}\n".encode()).digest()
 
 
 def payload_digest(data: bytes, metadata: bytes) -> bytes:
     """SHA-256 of the payload; 32 bytes. The chain covers this, not the payload, which may be erased by policy."""
-    return sha256(b"%d\x00%b%b" % (len(data), data, metadata)).digest()
+    return sha256(b"%d\n%b%b" % (len(data), data, metadata)).digest()
 
 
 def event_hash(previous: bytes, digest: bytes, event: RecordedEvent) -> bytes:
-    """The hash of `event` (its `hash` is not looked at) after `previous`, with its payload's `digest`; 32 bytes."""
-    texts = (event.stream, event.type, event.command_id, event.correlation_id, event.causation_id, event.traceparent)
-    parts = [None if text is None else text.encode() for text in texts]
+    """The hash of `event` (its `hash` is not looked at) after `previous`, with its payload's `digest`; 32 bytes.
+
+    No name has a line break and none is empty (`codec`), so lines can't run into each other, and empty is absent.
+    """
     return sha256(
-        b"".join(
-            (
-                previous,
-                _NUMBERS.pack(event.position, event.version, event.offset, event.time_ms, event.schema_version),
-                bytes.fromhex(event.event_id.replace("-", "")),
-                digest,
-                _LENGTHS.pack(*(_ABSENT if part is None else len(part) for part in parts)),
-                *(part for part in parts if part),
-            )
-        )
+        (
+            f"{previous.hex()}\n{digest.hex()}\n{event.position}\n{event.stream}\n{event.version}\n{event.event_id}\n"
+            f"{event.type}\n{event.schema_version}\n{event.time_ms}\n{event.offset}\n{event.command_id or ''}\n"
+            f"{event.correlation_id or ''}\n{event.causation_id or ''}\n{event.traceparent or ''}\n"
+        ).encode()
     ).digest()
 
 

@@ -5,14 +5,17 @@ two together.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from functools import lru_cache
+from itertools import accumulate
 from typing import Any
 from urllib.parse import quote
 
 import msgspec
-from msgspec import UNSET, Raw, UnsetType
+from msgspec import UNSET, Raw
 
+from processor.content import spelt
 from processor.messages import (
     MAX_SCHEMA_VERSION,
     MAX_VERSION,
@@ -30,16 +33,22 @@ from processor.messages import (
 NO_LIMITS = Limits(record_bytes=2**40, events=2**40, depth=10_000, name_bytes=2**40)
 
 _command = msgspec.json.Decoder(Command)
-_anything = msgspec.json.Decoder()
-_raw_parts = msgspec.json.Decoder(dict[str, Raw])
-_raw_events = msgspec.json.Decoder(list[Raw])
-_outcome = msgspec.json.Decoder(Outcome)
+_any_json = msgspec.json.Decoder(Raw)
+_members = msgspec.json.Decoder(dict[str, Raw])
+_items = msgspec.json.Decoder(list[Raw])
+_string = msgspec.json.Decoder(str)
+_outcome: msgspec.json.Decoder[Outcome] = msgspec.json.Decoder(Outcome)
 _encoder = msgspec.json.Encoder()
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z")
 # What CloudEvents and Kafka headers can't carry as text, and PostgreSQL not as a name.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
+# The closing quote may be missing, so that a text which is not JSON is scanned once, not once for each quote in it.
+_STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_OPEN, _CLOSE = b"[{", b"]}"
+_NOT_BRACKETS = bytes(set(range(256)) - set(_OPEN + _CLOSE))
+# Of control characters, these are white space between JSON's tokens, and those may stand in its strings.
+_ON_ONE_LINE = {ord(c): " " for c in "\t\n\r"} | {c: f"\\u{c:04x}" for c in range(0x7F, 0xA0)}
 
 
 def decode(key: bytes | None, value: bytes | None, limits: Limits) -> Decoded:
@@ -55,9 +64,10 @@ def decode(key: bytes | None, value: bytes | None, limits: Limits) -> Decoded:
     try:
         if not value.isascii():
             value.decode()
-        command = _command.decode(value)
-    except msgspec.ValidationError:
-        return _explain(value, limits)
+        try:
+            command = _command.decode(value)
+        except msgspec.ValidationError:
+            return _explain(value, limits)
     except UnicodeDecodeError as error:
         return Unreadable(f"Not UTF-8: byte {error.object[error.start]:#04x} at {error.start}.")
     except (msgspec.DecodeError, RecursionError) as error:
@@ -75,15 +85,38 @@ def decode_outcome(text: bytes) -> Outcome:
     return _outcome.decode(text)
 
 
+def encode_event(log: Log, event: RecordedEvent) -> bytes:
+    """An event as JSON on one line, as `schemas/event.schema.json` has it."""
+    shown = {
+        "tenant": log.tenant,
+        "partition": log.partition,
+        "position": event.position,
+        "stream": event.stream,
+        "version": event.version,
+        "event_id": event.event_id,
+        "type": event.type,
+        "schema_version": event.schema_version,
+        "time": rfc3339(event.time_ms),
+        "data": Raw(_on_one_line(event.data)),
+        "metadata": Raw(_on_one_line(event.metadata or b"{}")),
+        "command_id": event.command_id,
+        "correlation_id": event.correlation_id,
+        "causation_id": event.causation_id,
+        "traceparent": event.traceparent,
+        "offset": event.offset,
+        "hash": event.hash.hex(),
+    }
+    return _encoder.encode({name: value for name, value in shown.items() if value is not None})
+
+
 def event_headers(log: Log, event: RecordedEvent) -> list[tuple[str, bytes]]:
     """The headers of an event on the feed: CloudEvents 1.0 in Kafka's binary content mode."""
-    stream = event.stream.encode()
     headers = [
         ("ce_specversion", b"1.0"),
         ("ce_id", event.event_id.encode()),
-        ("ce_source", f"/tidemark/{quote(log.tenant, safe='')}/{quote(stream, safe='')}".encode()),
+        ("ce_source", _source(log.tenant, event.stream)),
         ("ce_type", event.type.encode()),
-        ("ce_subject", stream),
+        ("ce_subject", event.stream.encode()),
         ("ce_time", rfc3339(event.time_ms).encode()),
         ("content-type", b"application/json"),
         ("ce_streamversion", b"%d" % event.version),
@@ -98,7 +131,7 @@ def event_headers(log: Log, event: RecordedEvent) -> list[tuple[str, bytes]]:
     if event.command_id is not None:
         headers.append(("ce_commandid", event.command_id.encode()))
     if event.metadata:
-        headers.append(("ce_metadata", event.metadata))
+        headers.append(("ce_metadata", _on_one_line(event.metadata)))
     if event.traceparent is not None:
         headers.append(("traceparent", event.traceparent.encode()))
     return headers
@@ -107,32 +140,41 @@ def event_headers(log: Log, event: RecordedEvent) -> list[tuple[str, bytes]]:
 def rfc3339(time_ms: int) -> str:
     """Milliseconds since 1970 as RFC 3339 in UTC, to the millisecond."""
     seconds, rest = divmod(time_ms, 1000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:03d}Z"
+    return f"{_to_the_second(seconds)}.{rest:03d}Z"
+
+
+@lru_cache(maxsize=1024)
+def _to_the_second(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
+
+
+@lru_cache(maxsize=16_384)
+def _source(tenant: str, stream: str) -> bytes:
+    return f"/tidemark/{quote(tenant, safe='')}/{quote(stream, safe='')}".encode()
+
+
+def _on_one_line(text: bytes) -> bytes:
+    """The same JSON, without control characters."""
+    shown = text.decode()
+    return text if shown.isprintable() else shown.translate(_ON_ONE_LINE).encode()
 
 
 # --- checks
 
 
 def _depth(value: bytes) -> int:
-    deepest = depth = 0
-    for match in _BRACKETS.finditer(value):
-        first = match[0][:1]
-        if first in b"[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif first in b"]}":
-            depth -= 1
-    return deepest
+    brackets = _STRINGS.sub(b"", value).translate(None, _NOT_BRACKETS)
+    return max(accumulate(1 if bracket in _OPEN else -1 for bracket in brackets), default=0)
 
 
 def _checked(command: Command, limits: Limits) -> Command | Unfit:
     """What the types can't say: names without control characters, ids that are UUIDs, metadata that is an object."""
-    for flaw in _flaws(command):
-        return Unfit(command.stream, command.command_id, _too_large(command, limits), flaw)
-    too_large = _too_large(command, limits)
-    if too_large is not None:
-        return Unfit(command.stream, command.command_id, too_large, None)
-    return command
+    names = list(_names(command))
+    flaw = _flaw(command, names)
+    too_large = _too_large(len(command.events), names, limits)
+    if flaw is None and too_large is None:
+        return command
+    return Unfit(command.stream, command.command_id, too_large, flaw)
 
 
 def _names(command: Command) -> Iterator[tuple[str, str]]:
@@ -147,28 +189,29 @@ def _names(command: Command) -> Iterator[tuple[str, str]]:
         yield "causation_id", command.causation_id
 
 
-def _too_large(command: Command, limits: Limits) -> str | None:
-    if len(command.events) > limits.events:
-        return f"The command has {len(command.events)} events; at most {limits.events} are allowed."
-    for what, name in _names(command):
+def _too_large(events: int, names: Iterable[tuple[str, str]], limits: Limits) -> str | None:
+    if events > limits.events:
+        return f"The command has {events} events; at most {limits.events} are allowed."
+    for what, name in names:
         if len(name) * 4 > limits.name_bytes and (size := len(name.encode())) > limits.name_bytes:
             return f"{_capital(what)} has {size} bytes; at most {limits.name_bytes} are allowed."
     return None
 
 
-def _flaws(command: Command) -> Iterator[str]:
+def _flaw(command: Command, names: Iterable[tuple[str, str]]) -> str | None:
     if not command.events:
-        yield "events is empty; a command has at least one."
-    for what, name in _names(command):
+        return "events is empty; a command has at least one."
+    for what, name in names:
         if not name:
-            yield f"{_capital(what)} is empty."
-        elif not name.isprintable() and _CONTROL.search(name):
-            yield f"{_capital(what)} has a control character."
+            return f"{_capital(what)} is empty."
+        if not name.isprintable() and _CONTROL.search(name):
+            return f"{_capital(what)} has a control character."
     for index, event in enumerate(command.events):
         if event.event_id is not UNSET and not _UUID.match(event.event_id):
-            yield f"events[{index}].event_id is not a UUID."
-        if memoryview(event.metadata)[:1] != b"{":
-            yield f"events[{index}].metadata is not an object."
+            return f"events[{index}].event_id is not a UUID."
+        if not bytes(event.metadata).startswith(b"{"):
+            return f"events[{index}].metadata is not an object."
+    return None
 
 
 def _capital(text: str) -> str:
@@ -177,50 +220,86 @@ def _capital(text: str) -> str:
 
 # --- what the types refused, told apart and told in words; off the fast path
 
-_COMMAND_FIELDS = {"stream", "expected_version", "events", "command_id", "correlation_id", "causation_id"}
+_TEXTS = ("command_id", "correlation_id", "causation_id")
+_COMMAND_FIELDS = {"stream", "expected_version", "events", *_TEXTS}
 _EVENT_FIELDS = {"event_id", "type", "schema_version", "data", "metadata"}
+_KEPT_RAW = {"events", "data", "metadata"}
+_EXPECTED_WORDS = ("any", "no_stream", "stream_exists")
 
 
 def _explain(value: bytes, limits: Limits) -> Decoded:
-    """JSON that is not of the types: not a command at all, or one with flaws, or one that writes 3 as 3.0."""
-    document = _anything.decode(value)
-    missing = _not_a_command(document)
-    if missing is not None:
-        return Unreadable(f"Not a command: {missing}.")
-    text_id = document.get("command_id")
-    command_id = text_id if isinstance(text_id, str) and text_id else UNSET
-    flaw = next(_type_flaws(document), None)
-    if flaw is None:
-        return _checked(_lenient(value), limits)
-    return Unfit(document["stream"], command_id, _too_large(_shell(document, command_id), limits), flaw)
+    """JSON that is not of the types: not a command at all, or one with flaws, or one that writes 3 as 3.0.
 
-
-def _not_a_command(document: Any) -> str | None:
-    if not isinstance(document, dict):
-        return "it is not a JSON object"
+    Raises `msgspec.DecodeError` where what comes after the place that the types refused is not JSON.
+    """
+    document = _plain_members(_any_json.decode(value))
+    if document is None:
+        return Unreadable("Not a command: it is not a JSON object.")
     if not isinstance(document.get("stream"), str):
-        return "stream is missing or not a string"
-    events = document.get("events")
-    if not isinstance(events, list) or not all(isinstance(event, dict) for event in events):
-        return "events is missing or not an array of objects"
+        return Unreadable("Not a command: stream is missing or not a string.")
+    events = _plain_events(document.get("events"))
+    if events is None:
+        return Unreadable("Not a command: events is missing or not an array of objects.")
     for index, event in enumerate(events):
         if "type" not in event:
-            return f"events[{index}].type is missing"
-    return None
+            return Unreadable(f"Not a command: events[{index}].type is missing.")
+    document["events"] = events
+    flaw = next(_type_flaws(document), None)
+    if flaw is None:
+        return _checked(Command(**document | {"events": [NewEvent(**event) for event in events]}), limits)
+    texts = [("stream", document["stream"])]
+    texts += [("an event's type", event["type"]) for event in events if isinstance(event["type"], str)]
+    texts += [(name, document[name]) for name in _TEXTS if isinstance(document.get(name), str)]
+    command_id = document.get("command_id")
+    return Unfit(
+        document["stream"],
+        command_id if isinstance(command_id, str) else UNSET,
+        _too_large(len(events), texts, limits),
+        flaw,
+    )
+
+
+def _plain_members(text: Raw) -> dict[str, Any] | None:
+    """An object's members: strings and whole numbers as such, payloads as JSON, None for what else there is."""
+    if not bytes(text).startswith(b"{"):
+        return None
+    return {name: part if name in _KEPT_RAW else _plain(part) for name, part in _members.decode(text).items()}
+
+
+def _plain_events(text: Raw | None) -> list[dict[str, Any]] | None:
+    if text is None or not bytes(text).startswith(b"["):
+        return None
+    events = [_plain_members(item) for item in _items.decode(text)]
+    return None if None in events else [event for event in events if event is not None]
+
+
+def _plain(part: Raw) -> str | int | None:
+    text = bytes(part)
+    if text.startswith(b'"'):
+        return _string.decode(text)
+    return _whole(text.decode()) if text[0] in b"-0123456789" else None
+
+
+def _whole(text: str) -> int | None:
+    """The whole number, however it is written, exactly; None where it is none, or one far out of any range."""
+    digits, _, power = spelt(text).partition("e")
+    if len(digits) > 20 or len(power) > 2:
+        return None
+    return int(digits) * 10 ** int(power or "0") if not power.startswith("-") else None
 
 
 def _type_flaws(document: dict[str, Any]) -> Iterator[str]:
     for name in (name for name in document if name not in _COMMAND_FIELDS):
-        yield f"Unknown field {name!r}."
-    for name in ("command_id", "correlation_id", "causation_id"):
-        if name in document and not isinstance(document[name], str):
+        yield f"Unknown field {_clipped(name)}."
+    for name in _TEXTS:
+        if not isinstance(document.get(name, ""), str):
             yield f"{name} is not a string."
     expected = document.get("expected_version", "any")
-    if expected not in ("any", "no_stream", "stream_exists") and not _is_whole(expected, 0, MAX_VERSION):
+    if expected not in _EXPECTED_WORDS and not _is_whole(expected, 0, MAX_VERSION):
         yield 'expected_version is not a whole number from 0 to 2^63 - 1, nor "any", "no_stream" or "stream_exists".'
     for index, event in enumerate(document["events"]):
         for name in (name for name in event if name not in _EVENT_FIELDS):
-            yield f"Unknown field {name!r} in events[{index}]."
+            yield f"Unknown field {_clipped(name)} in events[{index}]."
         if not isinstance(event["type"], str):
             yield f"events[{index}].type is not a string."
         if not isinstance(event.get("event_id", ""), str):
@@ -230,34 +309,9 @@ def _type_flaws(document: dict[str, Any]) -> Iterator[str]:
 
 
 def _is_whole(value: Any, lowest: int, highest: int) -> bool:
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return isinstance(value, int) and not isinstance(value, bool) and lowest <= value <= highest
+    return isinstance(value, int) and lowest <= value <= highest
 
 
-def _lenient(value: bytes) -> Command:
-    """The command in a document without flaws, whole numbers spelt as they like (3.0, 3e0)."""
-    parts = _raw_parts.decode(value)
-    events = [_raw_parts.decode(event) for event in _raw_events.decode(parts.pop("events"))]
-    return Command(
-        events=[
-            NewEvent(
-                data=event.pop("data", Raw(b"{}")),
-                metadata=event.pop("metadata", Raw(b"{}")),
-                **{name: _plain(part) for name, part in event.items()},
-            )
-            for event in events
-        ],
-        **{name: _plain(part) for name, part in parts.items()},
-    )
-
-
-def _plain(part: Raw) -> Any:
-    value = _anything.decode(part)
-    return int(value) if isinstance(value, float) else value
-
-
-def _shell(document: dict[str, Any], command_id: str | UnsetType) -> Command:
-    """As much of a flawed document as has a size to look at."""
-    types = [event["type"] if isinstance(event["type"], str) else "" for event in document["events"]]
-    return Command(document["stream"], [NewEvent(name) for name in types], command_id=command_id)
+def _clipped(name: str) -> str:
+    # A name may be as long as the record: the reply that quotes it has to fit into one, too.
+    return repr(name if len(name) <= 60 else name[:60] + "…")

@@ -8,8 +8,8 @@ from msgspec import UNSET
 from processor.messages import Command, NewEvent, RecordedEvent
 
 
-def _number(text: str) -> str:
-    """One spelling for each number: significant digits and a power of ten, exact, whatever its size."""
+def spelt(text: str) -> str:
+    """One spelling for each JSON number: significant digits and a power of ten, exact, whatever its size."""
     mantissa, _, exponent = text.lower().partition("e")
     sign = "-" if mantissa.startswith("-") else ""
     whole, _, fraction = mantissa.lstrip("-").partition(".")
@@ -17,16 +17,16 @@ def _number(text: str) -> str:
     if not digits:
         return "0"
     significant = digits.rstrip("0")
-    power = int(exponent or "0") - len(fraction) + len(digits) - len(significant)
+    try:
+        power = int(exponent or "0") - len(fraction) + len(digits) - len(significant)
+    except ValueError:  # an exponent of thousands of digits: only the same spelling is the same number
+        return text
     return f"{sign}{significant}e{power}"
 
 
 def _tagged_number(text: str) -> dict[str, str]:
     # A one-entry object under an impossible key: no JSON text can spell it, so no number equals a string or object.
-    try:
-        return {_NUMBER_KEY: _number(text)}
-    except ValueError:  # an exponent of thousands of digits: only the same spelling is the same number
-        return {_NUMBER_KEY: text}
+    return {_NUMBER_KEY: spelt(text)}
 
 
 # A lone surrogate can't come out of a text that was UTF-8 and had its escapes checked.

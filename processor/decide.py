@@ -19,6 +19,8 @@ Rows 1 to 5 look at the record alone; their refusals are given again by deciding
 stream was at that moment, so their refusals are remembered by command id, for rows 6 and 7.
 """
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from hashlib import sha1
 from typing import assert_never
@@ -59,6 +61,7 @@ from processor.partition import partition_of
 _ID_NAMESPACE = UUID("5e867e96-86a0-5411-9558-ce1f80e8059c").bytes
 _LAST_TIME_MS = 253_402_300_799_999  # the end of the year 9999; what is later is no timestamp
 _NO_STREAM = Head(0, 0)
+_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 def decide(
@@ -66,7 +69,8 @@ def decide(
 ) -> Plan:
     """Decide the records of one log, in order, each seeing the effect of those before it.
 
-    `view` holds what `wanted` asked for, and is brought up to date. `next_offset` is where the log goes on after them.
+    `view` holds all that the entries' `Wanted` names, and is brought up to date. `next_offset` is where the log goes on
+    after them.
     """
     decider = _Decider(rules, log, before, view)
     answers = [(record, decider.decide(record, decoded)) for record, decoded in entries]
@@ -86,15 +90,17 @@ def decide(
 
 def recall(log: Log, incarnation: int, view: View, record: Record, decoded: Decoded) -> Outcome:
     """The outcome that an offset which is decided already was given. `decoded` is read without limits."""
-    refused = view.refused_at.get(record.offset)
-    if refused is not None:
-        return refused.outcome
+    written = view.refused_at.get(record.offset)
+    if written is not None:
+        return written.outcome
     if isinstance(decoded, Command):
         stored = [
             view.known.get((decoded.stream, event_id)) for event_id in event_ids(log, incarnation, record, decoded)
         ]
         if all(stored):
-            return _appended(log, record, decoded, [event for event in stored if event])
+            events = [event for event in stored if event]
+            kind = Accepted if events[0].offset == record.offset else Duplicate
+            return _appended(kind, log, record, decoded, events)
     raise Misfit(
         f"the store has decided offset {record.offset} of {log}, but knows no answer to the command that is there"
     )
@@ -121,8 +127,7 @@ def _uuid5(name: str) -> str:
 def _traceparent(record: Record) -> str | None:
     for name, value in record.headers:
         if name == "traceparent":
-            text = value.decode("ascii", "replace") if value else ""
-            return text if len(text) == 55 and text.isprintable() and text.isascii() else None
+            return value.decode() if value and _TRACEPARENT.fullmatch(value) else None
     return None
 
 
@@ -140,9 +145,10 @@ def _holds(expected: ExpectedVersion, actual: int) -> bool:
             assert_never(expected)
 
 
-def _appended(log: Log, record: Record, command: Command, events: Sequence[RecordedEvent]) -> Accepted | Duplicate:
-    outcome = Accepted if events[0].offset == record.offset else Duplicate
-    return outcome(
+def _appended(
+    kind: type[Accepted | Duplicate], log: Log, record: Record, command: Command, events: Sequence[RecordedEvent]
+) -> Accepted | Duplicate:
+    return kind(
         tenant=log.tenant,
         partition=log.partition,
         offset=record.offset,
@@ -208,7 +214,7 @@ class _Decider:
         partition = partition_of(name, self.rules.partitions)
         if partition != self.log.partition:
             return "wrong_partition", (
-                f"The stream belongs to partition {partition} of {self.rules.partitions}, this is {self.log.partition}: "
+                f"The stream belongs to partition {partition} of {self.rules.partitions}, not {self.log.partition}: "
                 "use Kafka's default partitioner, murmur2 of the key (librdkafka: partitioner=murmur2_random)."
             )
         return None
@@ -218,10 +224,7 @@ class _Decider:
     def _by_state(self, record: Record, command: Command, time_ms: int) -> Outcome:
         ids = event_ids(self.log, self.incarnation, record, command)
         if len(ids) > 1 and len(set(ids)) < len(ids):
-            twice = next(event_id for index, event_id in enumerate(ids) if event_id in ids[:index])
-            outcome = self._reject(
-                record, "invalid", f"The event id {twice} is in the command twice.", command.stream, command.command_id
-            )
+            outcome = self._reject_twice(record, command, ids)
             self._remember(outcome)
             return outcome
         before = self._refused_before(record, command)
@@ -234,9 +237,19 @@ class _Decider:
         if refusal is not None:
             self._remember(refusal, command)
             return refusal
-        return _appended(self.log, record, command, stored or self._append(record, command, ids, time_ms))
+        if stored:
+            return self._duplicate(record, command, stored)
+        return _appended(Accepted, self.log, record, command, self._append(record, command, ids, time_ms))
 
-    def _refused_before(self, record: Record, command: Command) -> Refusal | None:
+    def _duplicate(self, record: Record, command: Command, stored: list[RecordedEvent]) -> Outcome:
+        outcome = _appended(Duplicate, self.log, record, command, stored)
+        if stored[0].offset == record.offset:
+            # An operator has started a new log, and offsets count from 0 again: `recall` would take this for the
+            # command that wrote the events.
+            self._remember(outcome)
+        return outcome
+
+    def _refused_before(self, record: Record, command: Command) -> Outcome | None:
         if command.command_id is UNSET:
             return None
         refused = self.view.refused.get((command.stream, command.command_id))
@@ -313,6 +326,11 @@ class _Decider:
 
     # --- refusals
 
+    def _reject_twice(self, record: Record, command: Command, ids: list[str]) -> Rejected:
+        twice = Counter(ids).most_common(1)[0][0]
+        detail = f"The event id {twice} is in the command twice."
+        return self._reject(record, "invalid", detail, command.stream, command.command_id)
+
     def _reject(
         self,
         record: Record,
@@ -331,16 +349,16 @@ class _Decider:
             detail=detail,
         )
 
-    def _remember(self, refusal: Refusal, command: Command | None = None) -> None:
-        """Keep a refusal for its offset and, where it is one of rows 9 to 11, for its command id."""
+    def _remember(self, outcome: Outcome, command: Command | None = None) -> None:
+        """Keep an answer for its offset and, where it is one of rows 9 to 11, for its command id."""
         by_id = command is not None and command.command_id is not UNSET
         refused = RefusedCommand(
-            offset=refusal.offset,
+            offset=outcome.offset,
             stream=command.stream if command and by_id else None,
             command_id=command.command_id or None if command and by_id else None,
             content=command_content(command) if command and by_id else b"",
             log_time_ms=self.log_time_ms,
-            outcome=refusal,
+            outcome=outcome,
         )
         self.refused.append(refused)
         if refused.stream is not None and refused.command_id is not None:

@@ -1,16 +1,17 @@
 """Operational faults, the only things that are raised. What a command comes to is a value (`messages.Outcome`).
 
-    TidemarkError
-    ├── SettingsError        wrong or contradicting settings                     exit code 2
-    ├── Unreachable          the broker or the store does not answer             exit code 3
-    │   ├── BrokerUnreachable
-    │   └── StoreUnreachable     also: a transaction whose end is not known
-    ├── SchemaMismatch       the store's schema is not the one this code needs   exit code 2
-    ├── TopicMismatch        a topic is missing, or has other partitions         exit code 2
-    ├── StoreInUse           another process has the store                       exit code 2
-    ├── Misfit               a log and the store do not belong together          exit code 1
-    └── StoreDamaged         the store holds what nobody wrote                   exit code 1
+TidemarkError
+├── SettingsError        wrong or contradicting settings                     exit code 2
+├── Unreachable          the broker or the store does not answer             exit code 3
+│   ├── BrokerUnreachable
+│   └── StoreUnreachable     also: a transaction whose end is not known
+├── SchemaMismatch       the store's schema is not the one this code needs   exit code 2
+├── TopicMismatch        a topic is missing, or has other partitions         exit code 2
+├── StoreInUse           another process has the store                       exit code 2
+├── Misfit               a log and the store do not belong together          exit code 1
+└── StoreDamaged         the store holds what nobody wrote                   exit code 1
 """
+# ruff: noqa: N818  a name that says what is the matter needs no suffix
 
 __all__ = [
     "BrokerUnreachable",

@@ -25,21 +25,32 @@ class Log(NamedTuple):
 
 
 class Record(Protocol):
-    """A Kafka record, as far as the pipeline looks at one (aiokafka's `ConsumerRecord` is one).
-
-    `timestamp` is in milliseconds since 1970, and below 0 or None where the record carries none.
-    """
+    """A Kafka record, as far as the pipeline looks at one (aiokafka's `ConsumerRecord` is one)."""
 
     @property
-    def offset(self) -> int: ...
+    def offset(self) -> int:
+        """Its number within the log."""
+        ...
+
     @property
-    def timestamp(self) -> int | None: ...
+    def timestamp(self) -> int | None:
+        """In milliseconds since 1970; below 0 or None where the record carries none."""
+        ...
+
     @property
-    def key(self) -> bytes | None: ...
+    def key(self) -> bytes | None:
+        """The stream's name, if the client does it right."""
+        ...
+
     @property
-    def value(self) -> bytes | None: ...
+    def value(self) -> bytes | None:
+        """The command's JSON, if the client does it right."""
+        ...
+
     @property
-    def headers(self) -> Sequence[tuple[str, bytes]]: ...
+    def headers(self) -> Sequence[tuple[str, bytes]]:
+        """In the order sent; a name may occur twice."""
+        ...
 
 
 class Slice(Struct, frozen=True):
@@ -223,7 +234,8 @@ class RefusedCommand(Struct, frozen=True):
     """A refusal as the store remembers it: for the same answer to the same offset, and for rows 6 and 7.
 
     `stream` and `command_id` are None, and `content` empty, where the refusal is not to be remembered by command id.
-    `log_time_ms` is the log's time at the decision, from which retention counts.
+    `log_time_ms` is the log's time at the decision, from which retention counts. Where an operator has started a new
+    log for the store, `outcome` may be a `Duplicate`: one whose offset is that of its events in the log before.
     """
 
     offset: int
@@ -231,7 +243,7 @@ class RefusedCommand(Struct, frozen=True):
     command_id: str | None
     content: bytes
     log_time_ms: int
-    outcome: Refusal
+    outcome: Outcome
 
 
 # --- the state of a log
@@ -293,8 +305,10 @@ class View(Struct):
 
 
 class Wanted(Struct):
-    """What to load into a `View`: event ids by stream name (its head comes with them), refusals by (stream, command
-    id) and by offset."""
+    """What to load into a `View`.
+
+    Event ids by stream name (its head comes with them), refusals by (stream, command id) and by offset.
+    """
 
     event_ids: dict[str, list[str]]
     commands: list[tuple[str, str]]

@@ -28,7 +28,12 @@ def murmur2(data: bytes) -> int:
     return h ^ (h >> 15)
 
 
-@lru_cache(maxsize=65_536)
 def partition_of(key: bytes, partitions: int) -> int:
     """The partition, 0 to `partitions` - 1, that a key belongs to."""
+    # Keys far beyond any limit arrive, too, and must not fill the memory.
+    return _remembered(key, partitions) if len(key) <= 1024 else (murmur2(key) & 0x7FFFFFFF) % partitions
+
+
+@lru_cache(maxsize=65_536)
+def _remembered(key: bytes, partitions: int) -> int:
     return (murmur2(key) & 0x7FFFFFFF) % partitions
