@@ -1,0 +1,102 @@
+"""The readers' queries, the same for both SQL stores. Each is one statement, so it sees one state of the store."""
+
+from typing import Any
+
+from sqlalchemy import Select, and_, bindparam, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from processor.messages import Checkpoint, Log, RecordedEvent
+from processor.store import StreamInfo
+from processor.stores.tables import RECORDED, checkpoints, events, streams, tenants
+
+CHECKPOINT = tuple(checkpoints.c[field] for field in Checkpoint.__struct_fields__)
+"""What makes a `Checkpoint`, in the order of its fields."""
+
+_TENANT = select(tenants.c.number).where(tenants.c.name == bindparam("tenant")).scalar_subquery()
+
+_TENANTS = select(tenants.c.name, tenants.c.number)
+
+_CHECKPOINTS = select(tenants.c.name, checkpoints.c.partition, *CHECKPOINT).join_from(
+    checkpoints, tenants, checkpoints.c.tenant == tenants.c.number
+)
+
+_EVENTS = select(*RECORDED).join_from(
+    events,
+    streams,
+    and_(
+        streams.c.tenant == events.c.tenant,
+        streams.c.partition == events.c.partition,
+        streams.c.number == events.c.stream,
+    ),
+)
+
+_LOG = (
+    _EVENTS.where(
+        events.c.tenant == _TENANT,
+        events.c.partition == bindparam("partition"),
+        events.c.position > bindparam("after"),
+    )
+    .order_by(events.c.position)
+    .limit(bindparam("limit"))
+)
+
+_STREAM = (
+    _EVENTS.where(
+        streams.c.tenant == _TENANT,
+        streams.c.partition == bindparam("partition"),
+        streams.c.name == bindparam("name"),
+        events.c.version > bindparam("after"),
+    )
+    .order_by(events.c.version)
+    .limit(bindparam("limit"))
+)
+
+_STREAMS = (
+    select(streams.c.number, streams.c.name, streams.c.version)
+    .where(
+        streams.c.tenant == _TENANT,
+        streams.c.partition == bindparam("partition"),
+        streams.c.number > bindparam("after"),
+    )
+    .order_by(streams.c.number)
+    .limit(bindparam("limit"))
+)
+
+
+async def tenant_numbers(connection: AsyncConnection) -> dict[str, int]:
+    """All tenants' numbers by name."""
+    return {row.name: row.number for row in await connection.execute(_TENANTS)}
+
+
+async def read_checkpoints(connection: AsyncConnection) -> dict[Log, Checkpoint]:
+    """Every log's checkpoint, in the order of the logs."""
+    rows = await connection.execute(_CHECKPOINTS)
+    found = {Log(tenant, partition): Checkpoint(*fields) for tenant, partition, *fields in rows}
+    return dict(sorted(found.items()))
+
+
+async def read_log(connection: AsyncConnection, log: Log, after_position: int, limit: int) -> list[RecordedEvent]:
+    """A page of a log's events."""
+    return await _events(connection, _LOG, log, after=after_position, limit=limit)
+
+
+async def read_stream(
+    connection: AsyncConnection, log: Log, stream: str, after_version: int, limit: int
+) -> list[RecordedEvent]:
+    """A page of a stream's events."""
+    return await _events(connection, _STREAM, log, name=stream, after=after_version, limit=limit)
+
+
+async def read_streams(
+    connection: AsyncConnection, log: Log, after_number: int, limit: int
+) -> list[tuple[int, StreamInfo]]:
+    """A page of a log's streams."""
+    rows = await connection.execute(_STREAMS, {**log._asdict(), "after": after_number, "limit": limit})
+    return [(number, StreamInfo(log, name, version)) for number, name, version in rows]
+
+
+async def _events(
+    connection: AsyncConnection, statement: Select[Any], log: Log, **parameters: int | str
+) -> list[RecordedEvent]:
+    rows = await connection.execute(statement, {**log._asdict(), **parameters})
+    return [RecordedEvent(*row) for row in rows]

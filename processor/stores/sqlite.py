@@ -1,0 +1,482 @@
+"""The store in one SQLite file, for one worker.
+
+One connection writes, and it alone checkpoints: SQLite before 3.51.3 can corrupt a database in WAL mode when two
+connections write or checkpoint at the same time. A lock file keeps a second process out; readers, in this process or
+another, open the file read-only.
+"""
+# ruff: noqa: D102, S608 - the methods are described in `store.Store`; texts are put together of column names only
+
+import asyncio
+import fcntl
+import os
+import sqlite3
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from itertools import chain, repeat
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from msgspec.structs import astuple
+from sqlalchemy import URL, event
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from processor.chain import genesis
+from processor.errors import SchemaMismatch, StoreDamaged, StoreInUse, StoreUnreachable, TidemarkError
+from processor.messages import Checkpoint, Log, Plan, RecordedEvent, View, Wanted
+from processor.store import Committed, StreamInfo
+from processor.stores import reads, schema
+from processor.stores.tables import (
+    EVENT_COLUMNS,
+    RECORDED,
+    REFUSED_COLUMNS,
+    REMEMBERED,
+    event_row,
+    id_bytes,
+    refused_rows,
+)
+from processor.stores.views import Views
+
+_Result = TypeVar("_Result")
+
+Row = tuple[Any, ...]
+
+_BUSY_TIMEOUT_S = 10.0
+_READERS = 3
+_CHUNK = 1024  # rows of a VALUES list; 4 parameters each stay well under SQLite's limit of 32,766
+
+_WRITER_PRAGMAS = (
+    "PRAGMA page_size = 16384",
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA cache_size = -32768",
+    "PRAGMA wal_autocheckpoint = 10000",
+)
+_READER_PRAGMAS = ("PRAGMA query_only = ON", "PRAGMA wal_autocheckpoint = 0", "PRAGMA cache_size = -4096")
+
+# Waiting, space, rights or the disk: nothing that the store's content is to blame for.
+_UNREACHABLE = frozenset(
+    (
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_INTERRUPT,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PROTOCOL,
+    )
+)
+
+# --- the writer's SQL; the readers' is in `reads`
+
+_ADD_TENANT = "INSERT INTO tenants (name) VALUES (?)"
+
+_CLAIM = f"""
+INSERT INTO checkpoints (tenant, partition, {", ".join(Checkpoint.__struct_fields__)})
+VALUES (?, ?, {", ".join("?" * len(Checkpoint.__struct_fields__))})
+ON CONFLICT (tenant, partition) DO UPDATE SET epoch = epoch + 1
+"""
+
+_KNOWN = f"""
+WITH wanted (tenant, partition, name, event_id) AS (VALUES %s)
+SELECT streams.tenant, streams.partition, streams.number, streams.version, {", ".join(map(str, RECORDED))}
+FROM wanted
+CROSS JOIN streams ON (streams.tenant, streams.partition, streams.name) = (wanted.tenant, wanted.partition, wanted.name)
+LEFT JOIN events ON (events.tenant, events.partition, events.stream, events.event_id)
+    = (streams.tenant, streams.partition, streams.number, wanted.event_id)
+"""
+
+_REFUSED = f"""
+WITH wanted (tenant, partition, stream, command_id) AS (VALUES %s)
+SELECT refused.tenant, refused.partition, {", ".join(map(str, REMEMBERED))}
+FROM wanted
+CROSS JOIN refused ON (refused.tenant, refused.partition, refused.stream, refused.command_id)
+    = (wanted.tenant, wanted.partition, wanted.stream, wanted.command_id)
+WHERE refused.command_id IS NOT NULL
+ORDER BY refused.incarnation, refused.command_offset
+"""
+
+_REFUSED_AT = f"""
+WITH wanted (tenant, partition, command_offset) AS (VALUES %s)
+SELECT refused.tenant, refused.partition, {", ".join(map(str, REMEMBERED))}
+FROM wanted
+CROSS JOIN checkpoints USING (tenant, partition)
+CROSS JOIN refused USING (tenant, partition, incarnation, command_offset)
+"""
+
+_PLACES = """
+WITH wanted (tenant, partition) AS (VALUES %s)
+SELECT tenant, partition, epoch, next_offset FROM wanted CROSS JOIN checkpoints USING (tenant, partition)
+"""
+
+_ADD_EVENT = f"INSERT INTO events ({', '.join(EVENT_COLUMNS)}) VALUES ({', '.join('?' * len(EVENT_COLUMNS))})"
+_ADD_STREAM = "INSERT INTO streams (tenant, partition, number, version, name) VALUES (?, ?, ?, ?, ?)"
+_RAISE_STREAM = "UPDATE streams SET version = ? WHERE tenant = ? AND partition = ? AND name = ? AND number = ?"
+_ADD_REFUSED = f"INSERT INTO refused ({', '.join(REFUSED_COLUMNS)}) VALUES ({', '.join('?' * len(REFUSED_COLUMNS))})"
+
+_MOVE = """
+UPDATE checkpoints SET
+    next_offset = ?, next_position = ?, streams = ?, chain = ?, log_time_ms = ?, last_offset = ?, last_digest = ?
+WHERE tenant = ? AND partition = ?
+"""
+
+_RENEW = """
+UPDATE checkpoints SET incarnation = ?, acknowledged_offset = ?, acknowledged_position = ?
+WHERE tenant = ? AND partition = ?
+"""
+
+_ACKNOWLEDGE = """
+UPDATE checkpoints SET
+    acknowledged_offset = max(acknowledged_offset, ?), acknowledged_position = max(acknowledged_position, ?)
+WHERE tenant = ? AND partition = ? AND epoch = ?
+"""
+
+# A log's time never falls with its offsets, so the oldest by offset are the oldest by time.
+_FORGET = """
+DELETE FROM refused WHERE (tenant, partition, incarnation, command_offset) IN (
+    SELECT tenant, partition, incarnation, command_offset FROM (
+        SELECT refused.* FROM refused JOIN checkpoints USING (tenant, partition)
+        WHERE tenant = (SELECT number FROM tenants WHERE name = ?) AND partition = ?
+            AND (refused.incarnation, command_offset) < (checkpoints.incarnation, acknowledged_offset)
+        ORDER BY refused.incarnation, command_offset LIMIT ?
+    ) WHERE log_time_ms < ?
+)
+"""
+
+
+class SqliteStore:
+    """See `store.Store`.
+
+    Writes go one after another over one connection. Loads take the same one: its cache has the pages that the commit
+    will change.
+    """
+
+    durable = True
+
+    def __init__(self, path: str, partitions: int, *, durability: str, read_only: bool) -> None:
+        self._path = path
+        self._partitions = partitions
+        self._durability = durability
+        self._read_only = read_only
+        self._lock_file: int | None = None
+        self._writing = asyncio.Lock()
+        self._writer: AsyncEngine | None = None
+        self._readers: AsyncEngine | None = None
+        self._tenants: dict[str, int] = {}
+
+    async def open(self) -> None:
+        try:
+            await (self._open_to_read() if self._read_only else self._open_to_write())
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _open_to_write(self) -> None:
+        self._lock_file = lock(self._path)
+        self._writer = writer_engine(self._path, self._durability)
+        await self._write(lambda connection: schema.migrate(connection, self._partitions))
+        self._readers = reader_engine(self._path)
+
+    async def _open_to_read(self) -> None:
+        if not Path(self._path).exists():  # noqa: ASYNC240 - one look at a local file
+            raise SchemaMismatch(f'there is no store at {self._path}: start a worker, or run "tidemark migrate up"')
+        self._readers = reader_engine(self._path)
+        await self._read(lambda connection: schema.check(connection, self._partitions))
+
+    async def close(self) -> None:
+        async with self._writing:
+            # The writer goes last: the connection that is closed last checkpoints.
+            for engine in (self._readers, self._writer):
+                if engine is not None:
+                    with suppress(SQLAlchemyError):
+                        await engine.dispose()
+            self._readers = self._writer = None
+            if self._lock_file is not None:
+                os.close(self._lock_file)
+                self._lock_file = None
+
+    # --- the writer's side
+
+    async def claim(self, logs: Sequence[Log]) -> dict[Log, Checkpoint]:
+        return await self._write(lambda connection: self._claim(connection, logs))
+
+    async def _claim(self, connection: AsyncConnection, logs: Sequence[Log]) -> dict[Log, Checkpoint]:
+        known = await reads.tenant_numbers(connection)
+        new = dict.fromkeys(log.tenant for log in logs if log.tenant not in known)
+        await _execute_many(connection, _ADD_TENANT, [(tenant,) for tenant in new])
+        tenants = await self._tenants_of(connection, logs)
+        first = [
+            (tenants[log.tenant], log.partition, *astuple(Checkpoint(1, 0, 1, 0, genesis(log))))
+            for log in dict.fromkeys(logs)
+        ]
+        await _execute_many(connection, _CLAIM, first)
+        found = await reads.read_checkpoints(connection)
+        return {log: found[log] for log in logs}
+
+    async def load(self, wanted: Mapping[Log, Wanted]) -> dict[Log, View]:
+        transaction = self._read if self._read_only else self._write
+        return await transaction(lambda connection: self._load(connection, wanted))
+
+    async def _load(self, connection: AsyncConnection, wanted: Mapping[Log, Wanted]) -> dict[Log, View]:
+        tenants = await self._tenants_of(connection, wanted)
+        views = Views(wanted, tenants)
+        logs = [(tenants[log.tenant], log.partition, of_log) for log, of_log in wanted.items() if log.tenant in tenants]
+        known = [
+            (tenant, partition, stream, event_id and id_bytes(event_id))
+            for tenant, partition, of_log in logs
+            for stream, event_ids in of_log.event_ids.items()
+            for event_id in event_ids or (None,)
+        ]
+        commands = [(tenant, partition, *key) for tenant, partition, of_log in logs for key in of_log.commands]
+        offsets = [(tenant, partition, offset) for tenant, partition, of_log in logs for offset in of_log.offsets]
+        views.add_known(await _look_up(connection, _KNOWN, known))
+        views.add_refused(await _look_up(connection, _REFUSED, commands))
+        views.add_refused_at(await _look_up(connection, _REFUSED_AT, offsets))
+        return views.by_log
+
+    async def commit(self, plans: Sequence[Plan]) -> dict[Log, Committed]:
+        return await self._write(lambda connection: self._commit(connection, plans))
+
+    async def _commit(self, connection: AsyncConnection, plans: Sequence[Plan]) -> dict[Log, Committed]:
+        tenants = await self._tenants_of(connection, [plan.log for plan in plans])
+        asked = [(tenants[plan.log.tenant], plan.log.partition) for plan in plans if plan.log.tenant in tenants]
+        places = {
+            (tenant, partition): place for tenant, partition, *place in await _look_up(connection, _PLACES, asked)
+        }
+        good = [
+            (tenants[plan.log.tenant], plan)
+            for plan in plans
+            if places.get((tenants.get(plan.log.tenant), plan.log.partition))
+            == [plan.before.epoch, plan.before.next_offset]
+        ]
+        for statement, rows_of in _WRITES:
+            rows = [row for tenant, plan in good for row in rows_of(tenant, plan)]
+            if await _execute_many(connection, statement, rows) != len(rows):
+                raise StoreDamaged(f"{self._path}: a stream or checkpoint that the log goes on from is not there")
+        written = {plan.log for _, plan in good}
+        return {plan.log: Committed.YES if plan.log in written else Committed.FENCED for plan in plans}
+
+    async def acknowledge(self, acknowledged: Mapping[Log, Checkpoint]) -> None:
+        await self._write(lambda connection: self._acknowledge(connection, acknowledged))
+
+    async def _acknowledge(self, connection: AsyncConnection, acknowledged: Mapping[Log, Checkpoint]) -> None:
+        tenants = await self._tenants_of(connection, acknowledged)
+        rows = [
+            (given.acknowledged_offset, given.acknowledged_position, tenants[log.tenant], log.partition, given.epoch)
+            for log, given in acknowledged.items()
+            if log.tenant in tenants
+        ]
+        await _execute_many(connection, _ACKNOWLEDGE, rows)
+
+    async def forget_refused(self, log: Log, before_log_time_ms: int, limit: int) -> int:
+        return await self._write(lambda connection: _execute(connection, _FORGET, (*log, limit, before_log_time_ms)))
+
+    async def _tenants_of(self, connection: AsyncConnection, logs: Iterable[Log]) -> dict[str, int]:
+        """The tenants' numbers, which never change; those of unknown tenants are missing."""
+        if not self._tenants.keys() >= {log.tenant for log in logs}:
+            self._tenants = await reads.tenant_numbers(connection)
+        return self._tenants
+
+    # --- the readers' side
+
+    async def checkpoints(self) -> dict[Log, Checkpoint]:
+        return await self._read(reads.read_checkpoints)
+
+    async def read_log(self, log: Log, after_position: int, limit: int) -> list[RecordedEvent]:
+        return await self._read(lambda connection: reads.read_log(connection, log, after_position, limit))
+
+    async def read_stream(self, log: Log, stream: str, after_version: int, limit: int) -> list[RecordedEvent]:
+        return await self._read(lambda connection: reads.read_stream(connection, log, stream, after_version, limit))
+
+    async def streams(self, log: Log, after_number: int, limit: int) -> list[tuple[int, StreamInfo]]:
+        return await self._read(lambda connection: reads.read_streams(connection, log, after_number, limit))
+
+    # --- transactions
+
+    async def _write(self, work: Callable[[AsyncConnection], Awaitable[_Result]]) -> _Result:
+        """Run one transaction of the writer, to its end even where the caller is cancelled.
+
+        A connection given up in the middle of a write would have a second one writing beside it.
+        """
+        if self._writer is None:
+            raise TidemarkError("the store is closed, or was opened for reading only")
+        return await asyncio.shield(self._write_to_end(self._writer, work))
+
+    async def _write_to_end(
+        self, writer: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[_Result]]
+    ) -> _Result:
+        async with self._writing:
+            with faults(self._path):
+                async with writer.begin() as connection:
+                    return await work(connection)
+
+    async def _read(self, work: Callable[[AsyncConnection], Awaitable[_Result]]) -> _Result:
+        if self._readers is None:
+            raise TidemarkError("the store is not open")
+        with faults(self._path):
+            async with self._readers.connect() as connection:
+                return await work(connection)
+
+
+# --- rows
+
+
+def _event_rows(tenant: int, plan: Plan) -> list[Row]:
+    heads, partition = plan.heads, plan.log.partition
+    return [
+        event_row(tenant, partition, heads[event.stream].number, id_bytes(event.event_id), event)
+        for event in plan.events
+    ]
+
+
+def _new_streams(tenant: int, plan: Plan) -> list[Row]:
+    return [
+        (tenant, plan.log.partition, head.number, head.version, name)
+        for name, head in plan.heads.items()
+        if head.number > plan.before.streams
+    ]
+
+
+def _raised_streams(tenant: int, plan: Plan) -> list[Row]:
+    return [
+        (head.version, tenant, plan.log.partition, name, head.number)
+        for name, head in plan.heads.items()
+        if head.number <= plan.before.streams
+    ]
+
+
+def _moved(tenant: int, plan: Plan) -> list[Row]:
+    to = plan.after
+    return [
+        (
+            to.next_offset,
+            to.next_position,
+            to.streams,
+            to.chain,
+            to.log_time_ms,
+            to.last_offset,
+            to.last_digest,
+            tenant,
+            plan.log.partition,
+        )
+    ]
+
+
+def _renewed(tenant: int, plan: Plan) -> list[Row]:
+    to = plan.after
+    if to.incarnation == plan.before.incarnation:
+        return []
+    return [(to.incarnation, to.acknowledged_offset, to.acknowledged_position, tenant, plan.log.partition)]
+
+
+_WRITES: tuple[tuple[str, Callable[[int, Plan], list[Row]]], ...] = (
+    (_ADD_EVENT, _event_rows),
+    (_ADD_STREAM, _new_streams),
+    (_RAISE_STREAM, _raised_streams),
+    (_ADD_REFUSED, refused_rows),
+    (_MOVE, _moved),
+    (_RENEW, _renewed),
+)
+
+
+async def _execute(connection: AsyncConnection, statement: str, parameters: Row) -> int:
+    """Returns how many rows were written."""
+    return (await connection.exec_driver_sql(statement, parameters)).rowcount
+
+
+async def _execute_many(connection: AsyncConnection, statement: str, rows: list[Row]) -> int:
+    """Returns how many rows were written."""
+    return (await connection.exec_driver_sql(statement, rows)).rowcount if rows else 0
+
+
+async def _look_up(connection: AsyncConnection, query: str, rows: Sequence[Row]) -> list[Row]:
+    """What `query` finds for a list of values, which takes the place of its `%s`."""
+    found: list[Row] = []
+    for start in range(0, len(rows), _CHUNK):
+        chunk = rows[start : start + _CHUNK]
+        # Filled up with nulls, which match nothing, to a power of two: few texts, so each is compiled once.
+        size = 1 << (len(chunk) - 1).bit_length()
+        width = len(chunk[0])
+        values = ", ".join([f"({', '.join('?' * width)})"] * size)
+        parameters = (*chain.from_iterable(chunk), *repeat(None, (size - len(chunk)) * width))
+        found.extend(tuple(row) for row in await connection.exec_driver_sql(query % values, parameters))
+    return found
+
+
+# --- connections
+
+
+def lock(path: str) -> int:
+    """Take the lock file beside a store; it is let go when the descriptor returned is closed, or the process dies.
+
+    Raises `StoreInUse`, `StoreUnreachable`.
+    """
+    try:
+        file = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise StoreUnreachable(f"{path}.lock can't be opened: {error.strerror}") from None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        holder = os.read(file, 20).decode(errors="replace")
+        os.close(file)
+        raise StoreInUse(
+            f"the store {path} is in use by process {holder or 'unknown'}: a SQLite store serves one worker; "
+            "stop that one first, or use PostgreSQL for several workers"
+        ) from None
+    os.truncate(file, 0)
+    os.write(file, str(os.getpid()).encode())
+    return file
+
+
+def writer_engine(path: str, durability: str) -> AsyncEngine:
+    """The engine of the one connection that writes; who calls holds the lock."""
+    synchronous = "FULL" if durability == "full" else "NORMAL"
+    pragmas = (*_WRITER_PRAGMAS, f"PRAGMA synchronous = {synchronous}")
+    return _engine(path, "rwc", "BEGIN IMMEDIATE", pragmas, connections=1)
+
+
+def reader_engine(path: str) -> AsyncEngine:
+    """An engine that only reads, and never checkpoints."""
+    return _engine(path, "ro", "BEGIN", _READER_PRAGMAS, connections=_READERS)
+
+
+def _engine(path: str, mode: str, begin: str, pragmas: Sequence[str], connections: int) -> AsyncEngine:
+    url = URL.create("sqlite+aiosqlite", database=f"file:{quote(path)}", query={"mode": mode, "uri": "true"})
+    engine = create_async_engine(
+        url,
+        pool_size=connections,
+        max_overflow=0,
+        # The driver's own transactions would begin with the first write: too late for a read before it.
+        connect_args={"isolation_level": None, "timeout": _BUSY_TIMEOUT_S},
+    )
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def set_up(connection: Any, _record: Any) -> None:
+        cursor = connection.cursor()
+        for pragma in pragmas:
+            cursor.execute(pragma)
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def start(connection: Any) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine
+
+
+@contextmanager
+def faults(path: str) -> Iterator[None]:
+    """SQLite's errors as the project's. What is left is a bug, and stays what it is."""
+    try:
+        yield
+    except DBAPIError as error:
+        code = getattr(error.orig, "sqlite_errorcode", sqlite3.SQLITE_CANTOPEN) & 0xFF
+        if code in (sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise StoreDamaged(f"{path}: {error.orig}") from None
+        if code in _UNREACHABLE:
+            raise StoreUnreachable(f"{path}: {error.orig}") from None
+        raise

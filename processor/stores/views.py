@@ -1,0 +1,44 @@
+"""Rows folded into the views that `Store.load` returns, the same for both SQL stores."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from processor.messages import Head, Log, RecordedEvent, View, Wanted
+from processor.stores.tables import id_text, refused_command
+
+_ID = RecordedEvent.__struct_fields__.index("event_id") - 1  # within the fields after the stream
+
+
+class Views:
+    """The views of the logs of one `load`, by the numbers that the rows know them by."""
+
+    def __init__(self, wanted: Mapping[Log, Wanted], tenants: Mapping[str, int]) -> None:
+        self.by_log = {log: View.empty() for log in wanted}
+        self._by_number = {
+            (tenants[log.tenant], log.partition): view for log, view in self.by_log.items() if log.tenant in tenants
+        }
+
+    def add_known(self, rows: Iterable[Any]) -> None:
+        """Rows of tenant, partition, the stream's number and version, and the `RECORDED` columns of a wanted event.
+
+        Those are null, but for the stream's name, where there is no such event.
+        """
+        for tenant, partition, number, version, name, *fields in rows:
+            view = self._by_number[tenant, partition]
+            view.heads[name] = Head(number, version)
+            if fields[0] is not None:
+                fields[_ID] = event_id = id_text(fields[_ID])
+                view.known[name, event_id] = RecordedEvent(name, *fields)
+
+    def add_refused(self, rows: Iterable[Any]) -> None:
+        """Rows of tenant, partition and the `REMEMBERED` columns, the newest of a command id last."""
+        for tenant, partition, *fields in rows:
+            refused = refused_command(fields)
+            if refused.stream is not None and refused.command_id is not None:
+                self._by_number[tenant, partition].refused[refused.stream, refused.command_id] = refused
+
+    def add_refused_at(self, rows: Iterable[Any]) -> None:
+        """Rows of tenant, partition and the `REMEMBERED` columns."""
+        for tenant, partition, *fields in rows:
+            refused = refused_command(fields)
+            self._by_number[tenant, partition].refused_at[refused.offset] = refused
