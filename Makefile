@@ -1,0 +1,60 @@
+# Everything runs in .venv, which is made on demand and made anew when pyproject.toml or constraints.txt change.
+# `make PYTHON=python3.12 …` chooses the interpreter, `make test ARGS='-k decide'` passes arguments on.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+ARGS ?=
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$python"; break; }; done)
+
+export PATH := $(abspath $(BIN)):$(PATH)
+
+.PHONY: help install demo test test-history faults check format bench clean
+
+help: ## Say what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 15
+
+install: $(INSTALLED) ## Make the virtual environment
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Tidemark needs Python 3.11 or later: install it, or name it: make PYTHON=…" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Tidemark needs Python 3.11 or later; $(PYTHON) is not." >&2; exit 1; }
+	"$(PYTHON)" -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(INSTALLED) ## See it work: a broker in the process, a store in a temporary file
+	tidemark demo $(ARGS)
+
+test: $(INSTALLED) ## Run the tests; the last lines say what was left out
+	pytest $(ARGS)
+
+test-history: $(INSTALLED) ## Run the pipeline over the real input (TIDEMARK_HISTORY names the file)
+	pytest -m history tests/pipeline $(ARGS)
+
+faults: $(INSTALLED) ## Run only the tests that kill, pause and cut
+	pytest -m faults $(ARGS)
+
+check: $(INSTALLED) ## Lint, types, layers, dead code, dependencies
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports
+	vulture
+	deptry processor
+
+format: $(INSTALLED) ## Put the code in form
+	ruff check --fix .
+	ruff format .
+
+bench: $(INSTALLED) ## Measure
+	python -m benchmarks $(ARGS)
+
+clean: ## Remove what was made
+	rm -rf $(VENV) .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

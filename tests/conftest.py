@@ -1,0 +1,65 @@
+"""Servers for the tests that ask for them, each started once a run, and a last word on what was left out."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from tests.servers import Kafka, fresh_database, some_kafka, some_postgres
+
+_LEFT_OUT = pytest.StashKey[list[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_LEFT_OUT] = []
+
+
+@pytest.fixture(scope="session")
+def kafka(pytestconfig: pytest.Config) -> Iterator[Kafka]:
+    """A broker; see `Kafka.real`."""
+    with some_kafka(pytestconfig.stash[_LEFT_OUT]) as kafka:
+        yield kafka
+
+
+@pytest.fixture
+def real_kafka(kafka: Kafka) -> Kafka:
+    """A broker that is Apache Kafka; the test is left out where there is none."""
+    if not kafka.real:
+        pytest.skip("needs a real Kafka broker")
+    return kafka
+
+
+@pytest.fixture
+def topic_prefix() -> str:
+    """A prefix for topics (and groups) that no other test has."""
+    return f"t{uuid4().hex[:12]}."
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL of a PostgreSQL server, with a user who may create databases."""
+    with some_postgres() as url:
+        yield url
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> Iterator[str]:
+    """The URL of a database that is new, empty and this test's own."""
+    with fresh_database(postgres_server, f"t{uuid4().hex[:12]}") as url:
+        yield url
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """The URL of an SQLite file that does not exist yet."""
+    return f"sqlite:///{tmp_path}/tidemark.db"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    reasons = Counter(str(report.longrepr[2]) for report in terminalreporter.stats.get("skipped", []))
+    skips = [f"{count} x {reason.removeprefix('Skipped: ')}" for reason, count in sorted(reasons.items())]
+    terminalreporter.section("left out")
+    for line in config.stash[_LEFT_OUT] + skips or ["nothing"]:
+        terminalreporter.write_line(line)

