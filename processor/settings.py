@@ -118,7 +118,7 @@ class Settings(BaseSettings):
         "tidemark.", "What the names of all topics begin with.", allowed="letters, digits, ., _ and -"
     )
     partitions: int = _field(
-        32, "Partitions of each topic and of the store. Fixed once they are made.", least=1, most=10_000
+        32, "Partitions of each topic and of the store. Fixed once they are made.", least=1, most=4_096
     )
     reply_topics: Annotated[list[Pattern], NoDecode, Items] = _field(
         [],

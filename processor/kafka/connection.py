@@ -98,6 +98,8 @@ def _told(failures: dict[str, Exception]) -> str:
 def _reason(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "no answer"
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"certificate verify failed: {error.verify_message}"
     text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
