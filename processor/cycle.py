@@ -8,6 +8,7 @@ on. Nothing is handed on to be published before the commit is known to have happ
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 import structlog
@@ -16,7 +17,7 @@ from msgspec.structs import replace
 
 from processor.codec import NO_LIMITS, decode
 from processor.decide import decide, event_ids, recall
-from processor.errors import Misfit, StoreDamaged, StoreUnreachable
+from processor.errors import Misfit, StoreUnreachable
 from processor.fit import check_first_record
 from processor.messages import (
     Checkpoint,
@@ -111,7 +112,7 @@ class Cycles:
         *,
         batch_size: int,
         linger_s: float = 0.0,
-        on_lost: Callable[[OwnedLog, Misfit | StoreDamaged | None], None],
+        on_lost: Callable[[OwnedLog, Misfit | None], None],
     ) -> None:
         self.logs: dict[Log, OwnedLog] = {}
         self._store = store
@@ -130,12 +131,17 @@ class Cycles:
         """Take a claimed log into the cycles."""
         self.logs[owned.log] = owned
 
-    async def remove(self, logs: Sequence[Log]) -> list[OwnedLog]:
-        """Take logs out of the cycles; returns when the running cycle has let go of them."""
-        removed = [owned for log in logs if (owned := self.logs.pop(log, None)) is not None]
-        async with self._idle:
-            await self._idle.wait_for(lambda: self._busy.isdisjoint(logs))
-        return removed
+    async def remove(self, logs: Sequence[Log], timeout_s: float) -> None:
+        """Take logs out of the cycles; returns when the running cycle has let go of them, or it takes too long.
+
+        In the latter case the store does not answer. Should it come back, the cycle commits before the next owner has
+        claimed the log, or is fenced.
+        """
+        for log in logs:
+            self.logs.pop(log, None)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s), self._idle:
+                await self._idle.wait_for(lambda: self._busy.isdisjoint(logs))
 
     def offer(self, piece: Slice) -> None:
         """Put a fetched slice in line. Raises `Misfit` for a hole in the log; a slice that is void is dropped."""
@@ -248,7 +254,7 @@ class Cycles:
                 )
             )
 
-    def _lose(self, owned: OwnedLog, why: Misfit | StoreDamaged | None) -> None:
+    def _lose(self, owned: OwnedLog, why: Misfit | None) -> None:
         if self.logs.get(owned.log) is owned:
             del self.logs[owned.log]
         self._on_lost(owned, why)

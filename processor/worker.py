@@ -96,7 +96,14 @@ class Worker:
             return await find(client_options(settings), names, logs, group_offsets, _FIND_TIMEOUT_S)
 
         ownership = self._ownership = app.ownership = Ownership(
-            store, GroupSource(app, names), found, publisher, rebuild=self._rebuild, on_crash=self._crashed
+            store,
+            GroupSource(app, names),
+            found,
+            publisher,
+            partitions=settings.partitions,
+            retention_ms=settings.rules.retention_ms,
+            rebuild=self._rebuild,
+            on_crash=self._crashed,
         )
         cycles = app.cycles = ownership.cycles = Cycles(
             store,
@@ -106,7 +113,7 @@ class Worker:
             linger_s=settings.linger_ms / 1000,
             on_lost=ownership.lost,
         )
-        tasks = [asyncio.create_task(cycles.run()), asyncio.create_task(ownership.acknowledge_for_ever())]
+        tasks = [asyncio.create_task(cycles.run()), asyncio.create_task(ownership.keep_house())]
         for task in tasks:
             task.add_done_callback(self._task_done)
         try:

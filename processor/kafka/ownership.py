@@ -10,12 +10,12 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Literal, Protocol
 
 import structlog
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaConnectionError, KafkaError
 from msgspec import Struct
 from msgspec.structs import replace
 
 from processor.cycle import Cycles, OwnedLog
-from processor.errors import Misfit, StoreDamaged, StoreUnreachable
+from processor.errors import Misfit, StoreUnreachable
 from processor.fit import Found, check_fit
 from processor.kafka.publish import LogPublisher
 from processor.messages import Checkpoint, Log
@@ -26,6 +26,8 @@ logger = structlog.get_logger(__name__)
 _RETRY_S = 1.0
 _ACKNOWLEDGE_EVERY_S = 1.0
 _LET_GO_S = 5.0
+_FORGET_EVERY = 10
+_FORGET_AT_ONCE = 10_000
 
 
 class LogSource(Protocol):
@@ -55,7 +57,7 @@ class _Running(Struct):
     owned: OwnedLog
     publisher: LogPublisher
     task: asyncio.Task[None]
-    written: Checkpoint | None = None
+    seen: Checkpoint | None = None
 
     @property
     def acknowledged(self) -> Checkpoint:
@@ -77,6 +79,8 @@ class Ownership:
         find: Callable[[Sequence[Log], Mapping[Log, int | None]], Awaitable[dict[Log, Found]]],
         publisher: Callable[[Log, int, int], LogPublisher],
         *,
+        partitions: int,
+        retention_ms: int,
         rebuild: bool,
         on_crash: Callable[[BaseException], None],
     ) -> None:
@@ -86,23 +90,30 @@ class Ownership:
         self._source = source
         self._find = find
         self._publisher = publisher
+        self._partitions = partitions
+        self._retention_ms = retention_ms
         self._rebuild = rebuild
         self._on_crash = on_crash
         self._running: dict[Log, _Running] = {}
         self._claims: set[asyncio.Task[None]] = set()
+        self._group_offsets: dict[Log, int] = {}
         self._seeks = 0
 
     # --- from the assignment
 
     def assigned(self, logs: Iterable[Log]) -> None:
         """Begin to claim; returns at once."""
-        fresh = [log for log in logs if log not in self.statuses]
-        self._start_claim(sorted(fresh))
+        fresh = sorted(log for log in logs if log not in self.statuses)
+        for log in fresh:
+            if log.partition >= self._partitions:
+                self.statuses[log] = LogStatus("claiming")
+                self.stop(log, Misfit(f"{log}: the commands topic has more than the store's {self._partitions} partitions."))
+        self._start_claim([log for log in fresh if log.partition < self._partitions])
 
     async def revoked(self, logs: Iterable[Log]) -> None:
         """Let go of logs: no more cycles with them, what is committed is published as far as that goes quickly."""
         gone = [log for log in logs if self.statuses.pop(log, None) is not None]
-        await self.cycles.remove(gone)
+        await self.cycles.remove(gone, _LET_GO_S)
         leaving = {log: running for log in gone if (running := self._running.pop(log, None)) is not None}
         deadline = asyncio.get_running_loop().time() + _LET_GO_S
         while asyncio.get_running_loop().time() < deadline:
@@ -110,7 +121,7 @@ class Ownership:
                 break
             await asyncio.sleep(0.01)
         await self._acknowledge(leaving)
-        await self._end(leaving.values())
+        await _end(leaving.values())
 
     async def close(self) -> None:
         """Let go of everything, claims under way included."""
@@ -121,18 +132,19 @@ class Ownership:
 
     # --- from the cycles and the consumer
 
-    def lost(self, owned: OwnedLog, why: Misfit | StoreDamaged | None) -> None:
+    def lost(self, owned: OwnedLog, why: Misfit | None) -> None:
         """A log has left the cycles: fenced (None), or it does not fit."""
+        running = self._running.get(owned.log)
+        if running is None or running.owned is not owned:
+            return
         if why is not None:
             self.stop(owned.log, why)
             return
         logger.warning("another owner has claimed the log, claiming it again if it stays assigned", log=str(owned.log))
         self._drop(owned.log)
-        if owned.log in self.statuses:
-            self.statuses[owned.log] = LogStatus("claiming", "fenced")
-            self._start_claim([owned.log], after_s=_RETRY_S)
+        self._start_claim([owned.log], after_s=_RETRY_S)
 
-    def stop(self, log: Log, why: Misfit | StoreDamaged) -> None:
+    def stop(self, log: Log, why: Misfit) -> None:
         """A log stands still until an operator has chosen."""
         logger.error("the log stands still", log=str(log), reason=str(why))
         self.cycles.logs.pop(log, None)
@@ -145,39 +157,50 @@ class Ownership:
     def _start_claim(self, logs: list[Log], after_s: float = 0.0) -> None:
         if not logs:
             return
-        for log in logs:
-            self.statuses[log] = LogStatus("claiming")
-        task = asyncio.create_task(self._claim(logs, after_s))
+        # The status is the token of this claim: a later assignment of the log puts another in its place.
+        claiming = {log: LogStatus("claiming") for log in logs}
+        self.statuses |= claiming
+        task = asyncio.create_task(self._claim(claiming, after_s))
         self._claims.add(task)
         task.add_done_callback(self._claimed)
 
     def _claimed(self, task: asyncio.Task[None]) -> None:
         self._claims.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._on_crash(error)
+        self._crash_of(task)
 
-    async def _claim(self, logs: list[Log], after_s: float) -> None:
+    async def _claim(self, claiming: dict[Log, LogStatus], after_s: float) -> None:
         await asyncio.sleep(after_s)
-        while logs := [log for log in logs if log in self.statuses]:
+        while logs := self._still(claiming):
             try:
                 checkpoints = await self._store.claim(logs)
-                offsets = await self._source.group_offsets(logs)
-                found = await self._find(logs, offsets)
-                break
+                found = await self._find(logs, await self._source.group_offsets(logs))
             except (StoreUnreachable, KafkaError, TimeoutError) as error:
                 logger.warning("the logs can't be claimed yet, trying again", error=repr(error), logs=len(logs))
                 for log in logs:
-                    if log in self.statuses:
-                        self.statuses[log] = LogStatus("claiming", repr(error))
+                    claiming[log].reason = repr(error)
                 await asyncio.sleep(_RETRY_S)
-        else:
-            return
-        seeks: dict[Log, tuple[int, int]] = {}
-        for log in logs:
-            if log in self.statuses and (owned := self._begin(log, checkpoints[log], found[log])) is not None:
-                seeks[log] = owned.seek, owned.read_offset
-        for log in await self._source.seek(seeks):
-            await self.revoked([log])
+                if len(logs) > 1 and not isinstance(error, StoreUnreachable | KafkaConnectionError):
+                    # It may be one of them that can't be looked at now: by halves, so that it holds up no other.
+                    logs = self._still(claiming)
+                    self._start_claim(logs[::2])
+                    self._start_claim(logs[1::2])
+                    return
+            else:
+                await self._begin_all({log: (checkpoints[log], found[log]) for log in self._still(claiming)})
+                return
+
+    def _still(self, claiming: Mapping[Log, LogStatus]) -> list[Log]:
+        return [log for log, status in claiming.items() if self.statuses.get(log) is status]
+
+    async def _begin_all(self, claimed: Mapping[Log, tuple[Checkpoint, Found]]) -> None:
+        begun = [owned for log, state in claimed.items() if (owned := self._begin(log, *state)) is not None]
+        logger.info(
+            "owning logs",
+            logs=len(begun),
+            commands=sum(state[1].end - state[0].next_offset for state in claimed.values()),
+        )
+        gone = await self._source.seek({owned.log: (owned.seek, owned.read_offset) for owned in begun})
+        await self.revoked(gone)
 
     def _begin(self, log: Log, checkpoint: Checkpoint, found: Found) -> OwnedLog | None:
         rebuilding = self._rebuild or not self._store.durable
@@ -191,19 +214,19 @@ class Ownership:
         feed_position = max(found.feed_position, checkpoint.acknowledged_position)
         publisher = self._publisher(log, feed_position, reply_from)
         task = asyncio.create_task(publisher.run(self._store.read_log, checkpoint.next_position - 1))
-        task.add_done_callback(self._published)
+        task.add_done_callback(self._crash_of)
         self._seeks += 1
         owned = OwnedLog(log, checkpoint, publisher, self._seeks, _read_from(checkpoint, found, reply_from), reply_from)
         self._running[log] = _Running(owned, publisher, task)
         self.cycles.add(owned)
         self.statuses[log] = LogStatus("running")
-        logger.info(
+        logger.debug(
             "owning the log", log=str(log), epoch=checkpoint.epoch, next_offset=checkpoint.next_offset,
             watermark=checkpoint.next_position - 1, feed=feed_position, answered=reply_from,
         )  # fmt: skip
         return owned
 
-    def _published(self, task: asyncio.Task[None]) -> None:
+    def _crash_of(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._on_crash(error)
 
@@ -212,34 +235,55 @@ class Ownership:
         if running is not None:
             running.task.cancel()
 
-    async def _end(self, leaving: Iterable[_Running]) -> None:
-        tasks = [running.task for running in leaving]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    # --- acknowledgements and refusals
 
-    # --- acknowledgements
-
-    async def acknowledge_for_ever(self) -> None:
-        """Write down now and then how far replies and feed are out, in the store and in the group."""
+    async def keep_house(self) -> None:
+        """For ever: write down how far replies and feed are out, and forget refusals whose time is over."""
+        turn = 0
         while True:
             await asyncio.sleep(_ACKNOWLEDGE_EVERY_S)
-            await self._acknowledge(self._running)
+            turn += 1
+            # A log with commits writes its acknowledgements with them.
+            idle = {log: running for log, running in self._running.items() if running.seen is running.owned.checkpoint}
+            for running in self._running.values():
+                running.seen = running.owned.checkpoint
+            await self._acknowledge(idle)
+            if turn % _FORGET_EVERY == 0:
+                await self._forget_refused()
 
     async def _acknowledge(self, logs: Mapping[Log, _Running]) -> None:
         """Where it fails it is only later: what is not written down is published again."""
-        behind = {log: running for log, running in logs.items() if running.acknowledged != running.written}
-        if not behind:
-            return
-        written = {log: running.acknowledged for log, running in behind.items()}
+        behind = {log: running for log, running in logs.items() if running.acknowledged != running.owned.checkpoint}
         try:
-            await self._store.acknowledge(written)
+            if behind:
+                await self._store.acknowledge({log: running.acknowledged for log, running in behind.items()})
         except StoreUnreachable as error:
             logger.warning("acknowledgements are not written down yet", error=str(error))
             return
-        for log, running in behind.items():
-            running.written = written[log]
-        await self._source.commit({log: checkpoint.acknowledged_offset for log, checkpoint in written.items()})
+        for running in behind.values():
+            running.owned.checkpoint = running.seen = running.acknowledged
+        offsets = {log: running.owned.checkpoint.acknowledged_offset for log, running in self._running.items()}
+        offsets |= {log: running.owned.checkpoint.acknowledged_offset for log, running in logs.items()}
+        fresh = {log: offset for log, offset in offsets.items() if self._group_offsets.get(log) != offset}
+        if fresh:
+            await self._source.commit(fresh)
+            self._group_offsets |= fresh
+
+    async def _forget_refused(self) -> None:
+        for log, running in list(self._running.items()):
+            over = running.owned.checkpoint.log_time_ms - self._retention_ms
+            try:
+                if over > 0:
+                    await self._store.forget_refused(log, over, _FORGET_AT_ONCE)
+            except StoreUnreachable:
+                return
+
+
+async def _end(leaving: Iterable[_Running]) -> None:
+    tasks = [running.task for running in leaving]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _read_from(checkpoint: Checkpoint, found: Found, reply_from: int) -> int:
