@@ -3,7 +3,8 @@
 It is the mock cluster that librdkafka carries for its own tests, out of the `confluent-kafka` wheel: the wire protocol
 on a free port of the loopback address, served by a thread of its own. Everything is kept in memory, the newest 5 MB of
 each partition at the most. Topics can't be created by an admin request: the ones that are named here get the partitions
-that are asked for, any other one appears with `UNNAMED_PARTITIONS` when it is first asked about.
+that are asked for, any other one appears with `UNNAMED_PARTITIONS` when it is first asked about. A consumer group has one
+member: a second one fails to join, and one that joins after another, or again, waits for about the session time-out.
 """
 
 import ctypes
