@@ -8,6 +8,7 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+CODE := processor tests $(wildcard benchmarks)
 ARGS ?=
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$python"; break; }; done)
@@ -44,9 +45,9 @@ faults: $(INSTALLED) ## Run only the tests that kill, pause and cut
 check: $(INSTALLED) ## Lint, types, layers, dead code, dependencies
 	ruff check .
 	ruff format --check .
-	mypy
+	mypy $(CODE)
 	lint-imports
-	vulture
+	vulture $(CODE)
 	deptry processor
 
 format: $(INSTALLED) ## Put the code in form

@@ -143,7 +143,7 @@ class Server:
 def _is_alive(process: psutil.Process) -> bool:
     # An orphan may stay a zombie for a while; it holds nothing any more.
     try:
-        return process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 
@@ -167,15 +167,12 @@ class Broker(Server):
             *java_options,
             *("-cp", f"{libs}/*"),
         ]
+        self._config = self.folder / "server.properties"
 
     @property
     def bootstrap(self) -> str:
         """Where clients reach it."""
         return f"127.0.0.1:{self.port}"
-
-    @property
-    def _config(self) -> Path:
-        return self.folder / "server.properties"
 
     def _prepare(self) -> None:
         controller = free_port()
@@ -202,11 +199,14 @@ class Broker(Server):
             "broker.heartbeat.interval.ms": "200",
         }
         self._config.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
-        command = [*self._java, "kafka.tools.StorageTool", "format", "-t", "AAAAAAAAAAAAAAAAAAAAAQ", "-c", self._config]
+        format_it = ["kafka.tools.StorageTool", "format", "-t", "AAAAAAAAAAAAAAAAAAAAAQ", "-c", str(self._config)]
+        command = [*self._java, *format_it]
         subprocess.run(command, check=True, capture_output=True, timeout=_START_S)
 
     def _spawn(self, log: int) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([*self._java, "kafka.Kafka", self._config], stdout=log, stderr=log, cwd=self.folder)
+        return subprocess.Popen(
+            [*self._java, "kafka.Kafka", str(self._config)], stdout=log, stderr=log, cwd=self.folder
+        )
 
 
 class Postgres(Server):
@@ -235,18 +235,18 @@ class Postgres(Server):
             self._programs = _reachable(self._programs, self.folder, self._user)
             for path in (self.folder, self.log):
                 os.chown(path, self._user, -1)
-        initdb = [self._programs / "initdb", "-D", self.folder / "data", "-U", "tidemark", "-A", "trust", "-E", "UTF8"]
-        self._run([*initdb, "--no-sync", "--locale=C"])
-
-    def _run(self, command: Sequence[str | Path]) -> None:
-        done = subprocess.run(
-            command, capture_output=True, check=False, timeout=_START_S, cwd=self.folder, **self._as_user()
+        data = ["-D", str(self.folder / "data"), "--no-sync"]
+        subprocess.run(
+            [f"{self._programs}/initdb", *data, *("-U", "tidemark", "-A", "trust", "-E", "UTF8", "--locale=C")],
+            check=True,
+            capture_output=True,
+            timeout=_START_S,
+            cwd=self.folder,
+            **self._as_user(),
         )
-        if done.returncode:
-            raise CannotRun(f"{command[0]} failed: {done.stderr.decode(errors='replace')}")
 
     def _spawn(self, log: int) -> subprocess.Popen[bytes]:
-        command: list[str | Path] = [self._programs / "postgres", "-D", self.folder / "data", "-p", str(self.port)]
+        command = [f"{self._programs}/postgres", "-D", str(self.folder / "data"), "-p", str(self.port)]
         for setting in ("listen_addresses=127.0.0.1", *self._settings):
             command += ["-c", setting]
         return subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder, **self._as_user())
@@ -426,13 +426,11 @@ def _reachable(programs: Path, folder: Path, user: int) -> Path:
 
 def _check_docker() -> None:
     address = urlsplit(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"))
-    family, where = socket.AF_INET, (address.hostname, address.port)
-    if address.scheme == "unix":
-        family, where = socket.AF_UNIX, address.path
+    local = address.scheme == "unix"
     try:
-        with socket.socket(family) as probe:
+        with socket.socket(socket.AF_UNIX if local else socket.AF_INET) as probe:
             probe.settimeout(5)
-            probe.connect(where)
+            probe.connect(address.path if local else (address.hostname, address.port))
     except (OSError, TypeError) as error:
         raise CannotRun("no Docker engine answers") from error
 

@@ -2,14 +2,14 @@
 
 It is the mock cluster that librdkafka carries for its own tests, out of the `confluent-kafka` wheel: the wire protocol
 on a free port of the loopback address, served by a thread of its own. Everything is kept in memory, the newest 5 MB of
-each partition at the most. Topics can't be created by an admin request: the ones that are named here get the partitions
-that are asked for, any other one appears with `UNNAMED_PARTITIONS` when it is first asked about. A consumer group has one
-member: a second one fails to join, and one that joins after another, or again, waits for about the session time-out.
+each partition at the most. Topics can't be created by an admin request: the ones that are named here get the
+partitions that are asked for, any other one appears with `UNNAMED_PARTITIONS` when it is first asked about. A consumer
+group has one member: a second one fails to join, and one that joins after another, or again, waits for about the
+session time-out.
 """
 
 import ctypes
 from collections.abc import Iterable
-from types import TracebackType
 from typing import Any, Self
 
 from processor.errors import BrokerUnreachable, SettingsError, TopicMismatch
@@ -42,8 +42,8 @@ class EmbeddedBroker:
     @property
     def bootstrap(self) -> str:
         """Where clients reach it, as `host:port`."""
-        text = self._library.rd_kafka_mock_cluster_bootstraps(self._running()).decode()
-        return str(text)
+        address: bytes = self._library.rd_kafka_mock_cluster_bootstraps(self._running())
+        return address.decode()
 
     def start(self) -> None:
         """Open the port and create the named topics."""
@@ -88,17 +88,13 @@ class EmbeddedBroker:
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     async def __aenter__(self) -> Self:
         return self.__enter__()
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self.stop()
 
 
@@ -126,7 +122,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
 def _library() -> ctypes.CDLL:
     """The librdkafka of the wheel. Its own Python interface has no way to the mock cluster's address and topics."""
     try:
-        from confluent_kafka import cimpl
+        from confluent_kafka import cimpl  # noqa: PLC0415  (an optional package)
     except ImportError as error:
         raise SettingsError(
             "The embedded broker needs the confluent-kafka wheel: pip install 'tidemark[embedded]'."
