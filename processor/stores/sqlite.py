@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
+import aiosqlite
 from msgspec.structs import astuple
 from sqlalchemy import URL, event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -272,7 +273,9 @@ class SqliteStore:
         await _execute_many(connection, _ACKNOWLEDGE, rows)
 
     async def forget_refused(self, log: Log, before_log_time_ms: int, limit: int) -> int:
-        return await self._write(lambda connection: _execute(connection, _FORGET, (*log, limit, before_log_time_ms)))
+        return await self._write(
+            lambda connection: _execute_many(connection, _FORGET, [(*log, limit, before_log_time_ms)])
+        )
 
     async def _tenants_of(self, connection: AsyncConnection, logs: Iterable[Log]) -> dict[str, int]:
         """The tenants' numbers, which never change; those of unknown tenants are missing."""
@@ -382,19 +385,18 @@ _WRITES: tuple[tuple[str, Callable[[int, Plan], list[Row]]], ...] = (
 )
 
 
-async def _execute(connection: AsyncConnection, statement: str, parameters: Row) -> int:
-    """Returns how many rows were written."""
-    return (await connection.exec_driver_sql(statement, parameters)).rowcount
-
-
 async def _execute_many(connection: AsyncConnection, statement: str, rows: list[Row]) -> int:
     """Returns how many rows were written."""
-    return (await connection.exec_driver_sql(statement, rows)).rowcount if rows else 0
+    if not rows:
+        return 0
+    cursor = await (await _driver(connection)).executemany(statement, rows)
+    return cursor.rowcount
 
 
-async def _look_up(connection: AsyncConnection, query: str, rows: Sequence[Row]) -> list[Row]:
+async def _look_up(connection: AsyncConnection, query: str, rows: Sequence[Row]) -> list[Any]:
     """What `query` finds for a list of values, which takes the place of its `%s`."""
-    found: list[Row] = []
+    found: list[Any] = []
+    driver = await _driver(connection)
     for start in range(0, len(rows), _CHUNK):
         chunk = rows[start : start + _CHUNK]
         # Filled up with nulls, which match nothing, to a power of two: few texts, so each is compiled once.
@@ -402,8 +404,14 @@ async def _look_up(connection: AsyncConnection, query: str, rows: Sequence[Row])
         width = len(chunk[0])
         values = ", ".join([f"({', '.join('?' * width)})"] * size)
         parameters = (*chain.from_iterable(chunk), *repeat(None, (size - len(chunk)) * width))
-        found.extend(tuple(row) for row in await connection.exec_driver_sql(query % values, parameters))
+        found.extend(await driver.execute_fetchall(query % values, parameters))
     return found
+
+
+async def _driver(connection: AsyncConnection) -> aiosqlite.Connection:
+    # Called directly, it hands each statement to its thread once; through SQLAlchemy's cursor it is four times.
+    driver: aiosqlite.Connection = (await connection.get_raw_connection()).driver_connection  # type: ignore[assignment]
+    return driver
 
 
 # --- connections
@@ -473,10 +481,11 @@ def faults(path: str) -> Iterator[None]:
     """SQLite's errors as the project's. What is left is a bug, and stays what it is."""
     try:
         yield
-    except DBAPIError as error:
-        code = getattr(error.orig, "sqlite_errorcode", sqlite3.SQLITE_CANTOPEN) & 0xFF
+    except (DBAPIError, sqlite3.Error) as error:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        code = getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_CANTOPEN) & 0xFF
         if code in (sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            raise StoreDamaged(f"{path}: {error.orig}") from None
+            raise StoreDamaged(f"{path}: {cause}") from None
         if code in _UNREACHABLE:
-            raise StoreUnreachable(f"{path}: {error.orig}") from None
+            raise StoreUnreachable(f"{path}: {cause}") from None
         raise

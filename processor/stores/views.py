@@ -6,8 +6,6 @@ from typing import Any
 from processor.messages import Head, Log, RecordedEvent, View, Wanted
 from processor.stores.tables import id_text, refused_command
 
-_ID = RecordedEvent.__struct_fields__.index("event_id") - 1  # within the fields after the stream
-
 
 class Views:
     """The views of the logs of one `load`, by the numbers that the rows know them by."""
@@ -23,12 +21,13 @@ class Views:
 
         Those are null, but for the stream's name, where there is no such event.
         """
-        for tenant, partition, number, version, name, *fields in rows:
-            view = self._by_number[tenant, partition]
-            view.heads[name] = Head(number, version)
-            if fields[0] is not None:
-                fields[_ID] = event_id = id_text(fields[_ID])
-                view.known[name, event_id] = RecordedEvent(name, *fields)
+        for row in rows:
+            view, name = self._by_number[row[0], row[1]], row[4]
+            view.heads[name] = Head(row[2], row[3])
+            if row[5] is not None:
+                _, version, position, event_id, *fields = row[4:]
+                event_id = id_text(event_id)
+                view.known[name, event_id] = RecordedEvent(name, version, position, event_id, *fields)
 
     def add_refused(self, rows: Iterable[Any]) -> None:
         """Rows of tenant, partition and the `REMEMBERED` columns, the newest of a command id last."""
