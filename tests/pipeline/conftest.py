@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
 
 from processor.codec import decode_outcome
 from processor.kafka.topics import create_topics
 from processor.messages import Log, Outcome
 from processor.names import TopicNames
 from processor.settings import Settings
-from processor.stores.migrate import upgrade
 from processor.worker import Worker
 from tests.servers import Kafka
 
@@ -65,19 +64,14 @@ class Pipeline:
 
     async def records(self, topic: str) -> list[ConsumerRecord]:
         """All that is on a topic now, partition by partition."""
-        consumer = AIOKafkaConsumer(bootstrap_servers=self.settings.brokers, auto_offset_reset="earliest")
-        await consumer.start()
-        try:
-            partitions = [TopicPartition(topic, partition) for partition in await _partitions(consumer, topic)]
-            consumer.assign(partitions)
+        async with _reading(self.settings.brokers, [topic]) as consumer:
+            partitions = consumer.assignment()
             ends = await consumer.end_offsets(partitions)
             found: list[ConsumerRecord] = []
             while any([await consumer.position(tp) < ends[tp] for tp in partitions]):
-                for records in (await consumer.getmany(timeout_ms=500)).values():
+                for records in (await consumer.getmany(timeout_ms=200)).values():
                     found.extend(records)
-            return sorted(found, key=lambda record: (record.partition, record.offset))
-        finally:
-            await consumer.stop()
+        return sorted(found, key=lambda record: (record.partition, record.offset))
 
     async def outcomes(self, count: int) -> dict[tuple[int, int], Outcome]:
         """Wait until `count` commands are answered; their outcomes by partition and offset. All replies must agree."""
@@ -109,14 +103,6 @@ async def until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.02)
 
 
-async def _partitions(consumer: AIOKafkaConsumer, topic: str) -> Sequence[int]:
-    consumer.subscribe([topic])
-    await consumer._client.set_topics([topic])
-    partitions = consumer.partitions_for_topic(topic)
-    consumer.unsubscribe()
-    return sorted(partitions or ())
-
-
 @asynccontextmanager
 async def _reading(brokers: list[str], topics: Sequence[str]) -> AsyncIterator[AIOKafkaConsumer]:
     consumer = AIOKafkaConsumer(*topics, bootstrap_servers=brokers, auto_offset_reset="earliest")
@@ -138,6 +124,8 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/tidemark.db"
     url: str = request.getfixturevalue("postgres_url")
+    from processor.stores.migrate import upgrade
+
     upgrade(url, partitions=PARTITIONS)
     return url
 
@@ -152,6 +140,13 @@ async def pipeline(real_kafka: Kafka, topic_prefix: str, store_url: str) -> Pipe
 async def sqlite_pipeline(real_kafka: Kafka, topic_prefix: str, sqlite_url: str) -> Pipeline:
     """A pipeline on a real broker and SQLite."""
     return await made(real_kafka, topic_prefix, sqlite_url)
+
+
+@pytest.fixture
+async def postgres_pipeline(real_kafka: Kafka, topic_prefix: str, postgres_url: str) -> Pipeline:
+    """A pipeline on a real broker and PostgreSQL."""
+    upgrade(postgres_url, partitions=PARTITIONS)
+    return await made(real_kafka, topic_prefix, postgres_url)
 
 
 async def made(kafka: Kafka, prefix: str, store: str, **settings: Any) -> Pipeline:
