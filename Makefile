@@ -1,4 +1,4 @@
-# Everything runs in .venv, which is made on demand and made anew when pyproject.toml or constraints.txt change.
+# Everything runs in .venv, which is made on demand and brought up to date when pyproject.toml or constraints.txt change.
 # `make PYTHON=python3.12 …` chooses the interpreter, `make test ARGS='-k decide'` passes arguments on.
 
 SHELL := /bin/bash
@@ -22,13 +22,15 @@ help: ## Say what can be made
 
 install: $(INSTALLED) ## Make the virtual environment
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Tidemark needs Python 3.11 or later: install it, or name it: make PYTHON=…" >&2; exit 1; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Tidemark needs Python 3.11 or later; $(PYTHON) is not." >&2; exit 1; }
 	"$(PYTHON)" -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@touch $@
 
 demo: $(INSTALLED) ## See it work: a broker in the process, a store in a temporary file
 	tidemark demo $(ARGS)

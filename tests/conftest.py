@@ -2,18 +2,30 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
-from tests.servers import Kafka, fresh_database, some_kafka, some_postgres
+from tests.servers import CannotRun, Kafka, fresh_database, kafka_libs, some_kafka, some_postgres
 
 _LEFT_OUT = pytest.StashKey[list[str]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_LEFT_OUT] = []
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    # The first time, Kafka's jars may take longer to come than a test may last.
+    if not session.config.option.collectonly and any(map(_wants_kafka, session.items)):
+        with suppress(CannotRun):
+            kafka_libs()
+
+
+def _wants_kafka(item: pytest.Item) -> bool:
+    return "kafka" in getattr(item, "fixturenames", ()) or item.get_closest_marker("faults") is not None
 
 
 @pytest.fixture(scope="session")
