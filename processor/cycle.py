@@ -72,7 +72,9 @@ class OwnedLog:
     `reply_from`: commands below it are answered already.
     """
 
-    def __init__(self, log: Log, checkpoint: Checkpoint, outlet: Outlet, seek: int, read_from: int, reply_from: int):
+    def __init__(
+        self, log: Log, checkpoint: Checkpoint, outlet: Outlet, seek: int, read_from: int, reply_from: int
+    ) -> None:
         self.log = log
         self.checkpoint = checkpoint
         self.outlet = outlet

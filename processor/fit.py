@@ -49,8 +49,8 @@ def check_fit(log: Log, checkpoint: Checkpoint, found: Found, *, rebuilding: boo
         )
     if found.acknowledged is not None and found.acknowledged > decided:
         raise Misfit(
-            f"{log}: commands up to offset {found.acknowledged - 1} were answered, but the store has decided only those "
-            f"below {decided}: it is new or was restored from an older backup. {_REBUILD}"
+            f"{log}: commands up to offset {found.acknowledged - 1} were answered, but the store has decided only "
+            f"those below {decided}: it is new or was restored from an older backup. {_REBUILD}"
         )
 
 

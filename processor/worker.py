@@ -9,6 +9,7 @@ from aiokafka.errors import KafkaError
 from processor.cycle import Cycles
 from processor.errors import BrokerUnreachable
 from processor.fit import Found
+from processor.http.health import Health, health_server
 from processor.kafka.app import GroupSource, build_app, run_app
 from processor.kafka.connection import client_options
 from processor.kafka.feed import find
@@ -55,12 +56,17 @@ class Worker:
         outbound = self._outbound()
         try:
             await self._start(outbound)
-            await self._serve(store, outbound)
+            async with health_server(settings.http_host, settings.http_port, self._health):
+                await self._serve(store, outbound)
         finally:
             await outbound.stop()
             await store.close()
         if self._crash is not None:
             raise self._crash
+
+    def _health(self) -> Health:
+        logs = {log: (status.state, status.reason) for log, status in self.statuses.items()}
+        return Health(self._ownership is not None and self._ownership.joined, logs)
 
     def _outbound(self) -> Outbound:
         settings = self._settings

@@ -13,19 +13,19 @@ from processor.errors import Misfit
 from processor.kafka.connection import client_options
 from processor.kafka.ownership import Ownership
 from processor.kafka.slices import SCHEME, SliceConsumer, SliceSchema
-from processor.names import TopicNames
 from processor.messages import Log, Slice
+from processor.names import TopicNames
 from processor.settings import Settings
 
 
-class _ConsumerOnly(BootStrategy):  # type: ignore[misc]
+class _ConsumerOnly(BootStrategy):
     """Faust's own producer is not idempotent and its web views are no probes: neither is started."""
 
     enable_kafka_producer = False
     enable_web = False
 
 
-class SliceApp(faust.App):  # type: ignore[misc]
+class SliceApp(faust.App):
     """A Faust app whose consumer fetches slices for the logs that want them."""
 
     BootStrategy = _ConsumerOnly
@@ -120,8 +120,8 @@ def build_app(settings: Settings, names: Mapping[str, TopicNames]) -> SliceApp:
     for tenant, name in names.items():
         topic = app.topic(name.commands, acks=False, schema=SliceSchema())
         app.agent(topic, name=f"decide-{tenant}")(_taking(app))
-    app.on_partitions_assigned.connect(_on_assigned, weak=False)
-    app.on_partitions_revoked.connect(_on_revoked, weak=False)
+    app.on_partitions_assigned.connect(cast(Any, _on_assigned), weak=False)
+    app.on_partitions_revoked.connect(cast(Any, _on_revoked), weak=False)
     return app
 
 

@@ -7,8 +7,8 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from processor.fit import Found
-from processor.names import TopicNames
 from processor.messages import Log
+from processor.names import TopicNames
 
 _LOOK_BACK = 16
 _FETCH_WAIT_MS = 1_000
@@ -49,7 +49,7 @@ async def _last_positions(consumer: AIOKafkaConsumer, feeds: list[TopicPartition
     """
     begins = await consumer.beginning_offsets(feeds)
     ends = await consumer.end_offsets(feeds)
-    positions = {feed: 0 for feed in feeds}
+    positions = dict.fromkeys(feeds, 0)
     open_feeds = {feed: ends[feed] for feed in feeds if ends[feed] > begins[feed]}
     look_back = _LOOK_BACK
     while open_feeds:

@@ -85,6 +85,7 @@ class Ownership:
         on_crash: Callable[[BaseException], None],
     ) -> None:
         self.statuses: dict[Log, LogStatus] = {}
+        self.joined = False
         self.cycles: Cycles
         self._store = store
         self._source = source
@@ -103,11 +104,13 @@ class Ownership:
 
     def assigned(self, logs: Iterable[Log]) -> None:
         """Begin to claim; returns at once."""
+        self.joined = True
         fresh = sorted(log for log in logs if log not in self.statuses)
         for log in fresh:
             if log.partition >= self._partitions:
                 self.statuses[log] = LogStatus("claiming")
-                self.stop(log, Misfit(f"{log}: the commands topic has more than the store's {self._partitions} partitions."))
+                more = f"{log}: the commands topic has more than the store's {self._partitions} partitions."
+                self.stop(log, Misfit(f"{more} Make it anew with as many, or set up a new store for the new number."))
         self._start_claim([log for log in fresh if log.partition < self._partitions])
 
     async def revoked(self, logs: Iterable[Log]) -> None:

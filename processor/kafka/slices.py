@@ -12,7 +12,7 @@ Each class overrides the one of Faust 0.15 with the same name; what is not overr
 
 import asyncio
 from collections.abc import Awaitable, Iterable, Mapping
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import aiokafka
 import structlog
@@ -21,11 +21,12 @@ from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssigno
 from aiokafka.errors import IllegalStateError, KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 from aiokafka.structs import OffsetAndMetadata
 from faust.serializers.schemas import Schema
-from faust.transport.drivers import TRANSPORTS, aiokafka as driver
+from faust.transport.drivers import TRANSPORTS
+from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, AppT, ConsumerMessage
 from faust.types.tuples import Message
 
-from processor.messages import Record, Slice
+from processor.messages import Log, Record, Slice
 
 logger = structlog.get_logger(__name__)
 
@@ -36,6 +37,24 @@ _FETCH_WAIT_S = 1.0
 _SOME_LEFT_OUT_WAIT_S = 0.02
 
 
+class SliceHost(Protocol):
+    """What the transport asks of the app it belongs to."""
+
+    consumer_options: dict[str, Any]
+
+    def log_of(self, topic: str, partition: int) -> Log:
+        """The log that a partition of a commands topic is."""
+        ...
+
+    def wants_records(self, tps: set[TP]) -> set[TP]:
+        """The partitions to fetch now."""
+        ...
+
+    def on_out_of_range(self, log: Log, offset: int) -> None:
+        """The broker has nothing at the offset that is next."""
+        ...
+
+
 class SliceConsumerThread(driver.AIOKafkaConsumerThread):
     """The consumer's thread: fetching, heartbeats, and the seeks that number the slices."""
 
@@ -43,11 +62,12 @@ class SliceConsumerThread(driver.AIOKafkaConsumerThread):
         super().__post_init__()
         # Per partition, the number of its last seek and where the next slice begins.
         self._spans: dict[TP, tuple[int, int]] = {}
+        self._host = cast(SliceHost, self.app)
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
         self._assignor = RoundRobinPartitionAssignor
         return aiokafka.AIOKafkaConsumer(
-            **self.app.consumer_options,
+            **self._host.consumer_options,
             enable_auto_commit=False,
             # An offset that the broker doesn't have is a misfit to be told, never a reason to read elsewhere.
             auto_offset_reset="none",
@@ -79,7 +99,7 @@ class SliceConsumerThread(driver.AIOKafkaConsumerThread):
         except NoOffsetForPartitionError:
             return {}
         except KafkaError as error:
-            logger.error("a fetch failed, trying again", error=repr(error))
+            logger.warning("a fetch failed, trying again", error=repr(error))
             await asyncio.sleep(_FETCH_WAIT_S)
             return {}
         return {tp: [self._slice(consumer, TP(*tp), records)] for tp, records in fetched.items() if tp in self._spans}
@@ -89,7 +109,7 @@ class SliceConsumerThread(driver.AIOKafkaConsumerThread):
         position = self._position(consumer, tp)
         end = records[-1].offset + 1 if position is None else position
         self._spans[tp] = number, end
-        return Slice(self.app.log_of(tp.topic, tp.partition), number, begin, end, records)
+        return Slice(self._host.log_of(tp.topic, tp.partition), number, begin, end, records)
 
     def _position(self, consumer: aiokafka.AIOKafkaConsumer, tp: TP) -> int | None:
         """The next offset to be handed out, without waiting; None while it isn't known."""
@@ -103,7 +123,7 @@ class SliceConsumerThread(driver.AIOKafkaConsumerThread):
     def _report_out_of_range(self, error: OffsetOutOfRangeError) -> None:
         for tp in error.args[0]:
             self._spans.pop(TP(*tp), None)
-            self.parent_loop.call_soon_threadsafe(self.app.on_out_of_range, self.app.log_of(*tp), error.args[0][tp])
+            self.parent_loop.call_soon_threadsafe(self._host.on_out_of_range, self._host.log_of(*tp), error.args[0][tp])
 
     async def seek_slices(self, seeks: Mapping[TP, tuple[int, int]]) -> set[TP]:
         """Read on from the given offsets; returns the partitions that are no longer assigned. By number and offset."""
@@ -172,7 +192,7 @@ class SliceConsumer(driver.Consumer):
         return {}
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:
-        wanted = self.app.wants_records(active_partitions or set())
+        wanted = cast(SliceHost, self.app).wants_records(active_partitions or set())
         if not wanted:
             await asyncio.sleep(_SOME_LEFT_OUT_WAIT_S)
             return {}
@@ -183,12 +203,12 @@ class SliceConsumer(driver.Consumer):
     def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
         piece: Slice = record
         return ConsumerMessage(
-            tp.topic, tp.partition, piece.begin, 0.0, 0, None, None, piece, None, tp=tp,
+            tp.topic, tp.partition, piece.begin, 0.0, 0, None, None, cast(Any, piece), None, tp=tp,
             generation_id=self.app.consumer_generation_id,
         )  # fmt: skip
 
 
-class SliceSchema(Schema):  # type: ignore[misc]
+class SliceSchema(Schema[None, Slice]):
     """What an agent's stream yields: the slice itself."""
 
     def loads_key(self, app: AppT, message: Message, **options: Any) -> None:

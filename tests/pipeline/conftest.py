@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
+from processor.stores.migrate import upgrade
 
 from processor.codec import decode_outcome
 from processor.kafka.topics import create_topics
@@ -30,7 +31,8 @@ class Pipeline:
 
     def with_(self, **changes: Any) -> "Pipeline":
         """The same topics and store under other settings."""
-        return Pipeline(Settings(**{**{name: getattr(self.settings, name) for name in self.settings.model_fields_set}, **changes}))
+        given = {name: getattr(self.settings, name) for name in self.settings.model_fields_set}
+        return Pipeline(Settings(**given | changes))
 
     @asynccontextmanager
     async def worker(self, **options: Any) -> AsyncIterator[Worker]:
@@ -57,9 +59,7 @@ class Pipeline:
     async def send(self, *commands: tuple[bytes | None, bytes | None], **options: Any) -> list[tuple[int, int]]:
         """Send records (key, value) in order; returns partition and offset of each."""
         async with self.producer() as producer:
-            sent = [
-                await producer.send_and_wait(self.names.commands, value, key, **options) for key, value in commands
-            ]
+            sent = [await producer.send_and_wait(self.names.commands, value, key, **options) for key, value in commands]
         return [(record.partition, record.offset) for record in sent]
 
     async def records(self, topic: str) -> list[ConsumerRecord]:
@@ -124,8 +124,6 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/tidemark.db"
     url: str = request.getfixturevalue("postgres_url")
-    from processor.stores.migrate import upgrade
-
     upgrade(url, partitions=PARTITIONS)
     return url
 
@@ -151,7 +149,7 @@ async def postgres_pipeline(real_kafka: Kafka, topic_prefix: str, postgres_url: 
 
 async def made(kafka: Kafka, prefix: str, store: str, **settings: Any) -> Pipeline:
     """Topics for a store."""
-    chosen = {"partitions": PARTITIONS, "session_timeout_ms": 6_000, **settings}
+    chosen = {"partitions": PARTITIONS, "session_timeout_ms": 6_000, "http": "127.0.0.1:0", **settings}
     pipeline = Pipeline(
         Settings(brokers=kafka.bootstrap, topic_prefix=prefix, group=f"{prefix}group", store=store, **chosen)
     )

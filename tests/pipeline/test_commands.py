@@ -156,7 +156,9 @@ async def test_commands_of_an_aborted_transaction_are_not_carried_out(sqlite_pip
 
 
 class TestReplyTopic:
-    async def replies(self, pipeline: Pipeline, topic: str, headers: list[tuple[str, bytes]]) -> list[tuple[int, Outcome]]:
+    async def replies(
+        self, pipeline: Pipeline, topic: str, headers: list[tuple[str, bytes]]
+    ) -> list[tuple[int, Outcome]]:
         key, value = command("order-1", "Placed")
         async with pipeline.worker(), pipeline.producer() as producer:
             await producer.send_and_wait(pipeline.names.commands, value, key, headers=headers)
