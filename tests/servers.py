@@ -30,7 +30,6 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from processor.kafka.embedded import EmbeddedBroker
 
 KAFKA = "4.3.1"
-KAFKA_IMAGE = "confluentinc/cp-kafka:8.0.0"
 POSTGRES_IMAGE = "postgres:17-alpine"
 
 _JAVA = 17
@@ -440,7 +439,7 @@ def _kafka_container() -> Iterator[str]:
     _check_docker()
     from testcontainers.community.kafka import KafkaContainer
 
-    container = KafkaContainer(KAFKA_IMAGE).with_kraft().with_env("KAFKA_AUTO_CREATE_TOPICS_ENABLE", "false")
+    container = KafkaContainer().with_kraft().with_env("KAFKA_AUTO_CREATE_TOPICS_ENABLE", "false")
     with _started(container):
         yield container.get_bootstrap_server()
 
