@@ -276,11 +276,11 @@ def some_kafka(left_out: list[str]) -> Iterator[Kafka]:
 
 def _kafka(servers: ExitStack, left_out: list[str]) -> Kafka:
     if bootstrap := os.environ.get("TIDEMARK_TEST_KAFKA"):
-        return _real_kafka(bootstrap)
+        return real_kafka(bootstrap)
     with suppress(CannotRun):
-        return _real_kafka(servers.enter_context(_kafka_container()))
+        return real_kafka(servers.enter_context(_kafka_container()))
     try:
-        return _real_kafka(servers.enter_context(Broker()).bootstrap)
+        return real_kafka(servers.enter_context(Broker()).bootstrap)
     except CannotRun as reason:
         left_out.append(f"a real Kafka broker ({reason}); the embedded one stood in")
     embedded = servers.enter_context(EmbeddedBroker())
@@ -334,7 +334,9 @@ async def _execute(url: str, statement: str) -> None:
         await connection.close()
 
 
-def _real_kafka(bootstrap: str) -> Kafka:
+def real_kafka(bootstrap: str) -> Kafka:
+    """What `Kafka` says of a real broker."""
+
     def create_topics(topics: Iterable[str], partitions: int) -> None:
         in_thread(_create_topics(bootstrap, [NewTopic(topic, partitions, 1) for topic in topics]))
 
