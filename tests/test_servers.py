@@ -1,10 +1,12 @@
 """The servers that other tests kill: what they had acknowledged is there when they come back."""
 
+from collections.abc import Callable
+
 import asyncpg
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from tests.servers import Broker, CannotRun, Postgres, real_kafka
+from tests.servers import Broker, CannotRun, Postgres, Server, real_kafka
 
 
 @pytest.mark.faults
@@ -27,14 +29,28 @@ async def test_a_broker_comes_back_with_its_records() -> None:
     assert not broker.folder.exists()
 
 
+def killed(server: Server) -> None:
+    server.kill()
+    server.start()
+
+
+def restarted(server: Server) -> None:
+    server.restart()
+
+
+def paused(server: Server) -> None:
+    server.pause()
+    server.resume()
+
+
 @pytest.mark.faults
-async def test_postgres_comes_back_with_its_rows() -> None:
+@pytest.mark.parametrize("cut", [killed, restarted, paused])
+async def test_postgres_comes_back_with_its_rows(cut: Callable[[Server], None]) -> None:
     with Postgres() as server:
         connection = await asyncpg.connect(server.url())
         await connection.execute("CREATE TABLE kept AS SELECT 1 AS number")
-        server.kill()
+        cut(server)
         connection.terminate()
-        server.start()
         connection = await asyncpg.connect(server.url())
         assert await connection.fetchval("SELECT number FROM kept") == 1
         await connection.close()
