@@ -2,15 +2,17 @@
 
 import asyncio
 import base64
+import logging
 import ssl
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from aiokafka.abc import AbstractTokenProvider
-from aiokafka.conn import CloseReason, create_conn
+from aiokafka.conn import AIOKafkaConnection, CloseReason, create_conn
 from aiokafka.errors import (
     AuthenticationFailedError,
     IllegalSaslStateError,
@@ -19,6 +21,7 @@ from aiokafka.errors import (
     SaslAuthenticationFailed,
     UnsupportedSaslMechanismError,
 )
+from aiokafka.protocol.metadata import MetadataRequest
 from pydantic import SecretStr
 
 from processor.errors import BrokerUnreachable, SettingsError
@@ -68,7 +71,8 @@ async def reach_broker(settings: Settings) -> None:
     deadline = time.monotonic() + settings.startup_timeout_s
     pause_s = _FIRST_PAUSE_S
     while True:
-        answers = await asyncio.gather(*(_try_broker(address, options, deadline) for address in addresses))
+        with quiet():
+            answers = await asyncio.gather(*(_try_broker(address, options, deadline) for address in addresses))
         failures = {address: error for address, error in zip(addresses, answers, strict=True) if error is not None}
         if len(failures) < len(addresses):
             return
@@ -81,15 +85,52 @@ async def reach_broker(settings: Settings) -> None:
         pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without aiokafka's own log lines: what fails is raised, and a broker that is down beside others is no failure."""
+    logger = logging.getLogger("aiokafka")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def in_words(error: type[BaseException]) -> str:
+    """An error's name in words: TopicAuthorizationFailedError is "topic authorization failed"."""
+    words = "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in error.__name__)
+    return words.strip().removesuffix(" error")
+
+
 async def _try_broker(address: str, options: dict[str, Any], deadline: float) -> Exception | None:
     host, _, port = address.rpartition(":")
     try:
         async with asyncio.timeout(max(deadline - time.monotonic(), _FIRST_PAUSE_S)):
             connection = await create_conn(host.strip("[]"), int(port), **options)
+            try:
+                await _prove(connection, options)
+            finally:
+                await connection.close(reason=CloseReason.SHUTDOWN)
     except (OSError, KafkaError) as error:
         return error
-    await connection.close(reason=CloseReason.SHUTDOWN)
     return None
+
+
+async def _prove(connection: AIOKafkaConnection, options: dict[str, Any]) -> None:
+    """Ask for something that needs the login.
+
+    A broker tells of a refused token in a way that aiokafka takes for acceptance; then it answers one request with
+    nothing, and closes the connection.
+    """
+    try:
+        answered = bool((await connection.send(MetadataRequest([]))).brokers)
+    except KafkaConnectionError:
+        answered = False
+    if not answered and options.get("sasl_mechanism") == "OAUTHBEARER":
+        raise AuthenticationFailedError("the broker did not accept the token")
+    if not answered:
+        raise KafkaConnectionError("closed")
 
 
 def _told(failures: dict[str, Exception]) -> str:
@@ -97,14 +138,18 @@ def _told(failures: dict[str, Exception]) -> str:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, TimeoutError):
-        return "no answer"
-    if isinstance(error, ConnectionRefusedError):
-        return "connection refused"
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"certificate verify failed: {error.verify_message}"
-    text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-    return text.rstrip(".")
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    if isinstance(error, TimeoutError):
+        return "no answer"
+    if isinstance(error, ConnectionError | ssl.SSLError) or type(error) is KafkaConnectionError:
+        return f"connection closed (is {variable('kafka_security_protocol')} right?)"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = error.args[0] if error.args else None
+    return text.rstrip(".") if isinstance(text, str) and text else in_words(type(error))
 
 
 # --- encryption
@@ -214,6 +259,10 @@ class _Grant(msgspec.Struct):
     expires_in: float = 300.0
 
 
+class _NoTokenError(KafkaConnectionError):  # type: ignore[misc]
+    """The token endpoint does not answer now; trying again may help."""
+
+
 class _ClientCredentials(_Tokens):
     """Asks the token endpoint (RFC 6749, 4.4), and keeps the token for four fifths of its life."""
 
@@ -253,9 +302,10 @@ class _ClientCredentials(_Tokens):
             ):
                 status, body = response.status, await response.read()
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise KafkaConnectionError(f"the token endpoint can't be reached: {_reason(error)}") from error
+            reason = str(error) or in_words(type(error))
+            raise _NoTokenError(f"the token endpoint can't be reached: {reason}") from error
         if status >= 500:
-            raise KafkaConnectionError(f"the token endpoint answered {status}")
+            raise _NoTokenError(f"the token endpoint answered {status}")
         if status != 200:
             raise AuthenticationFailedError(f"the token endpoint answered {status}")
         try:

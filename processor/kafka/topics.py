@@ -5,10 +5,9 @@ appear on brokers that create topics by themselves.
 """
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from typing import Any, Literal
 
 from aiokafka.client import AIOKafkaClient
@@ -26,7 +25,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 from msgspec import Struct
 
 from processor.errors import BrokerUnreachable, TopicMismatch
-from processor.kafka.connection import client_options, reach_broker
+from processor.kafka.connection import client_options, in_words, quiet, reach_broker
 from processor.names import TopicNames
 from processor.settings import Settings, variable
 
@@ -36,6 +35,7 @@ __all__ = [
     "TopicNames",
     "TopicSpec",
     "check_topics",
+    "count_partitions",
     "create_topics",
     "message_bytes",
     "require_topics",
@@ -134,6 +134,22 @@ async def require_topics(settings: Settings) -> list[Finding]:
     return findings
 
 
+async def count_partitions(settings: Settings, names: Sequence[str]) -> dict[str, int]:
+    """How many partitions topics have. Raises `TopicMismatch` where one is missing, and `BrokerUnreachable`."""
+    async with _connected(settings) as client:
+        found = await _metadata(client, names)
+    hidden = [
+        f"The topic {name} can't be looked at: {in_words(topic.error)}."
+        if topic.error is not UnknownTopicOrPartitionError
+        else f"The topic {name} is missing: run `tidemark topics create`."
+        for name, topic in found.items()
+        if topic.error is not NoError
+    ]
+    if hidden:
+        raise TopicMismatch(_first_of(hidden))
+    return {name: topic.partitions for name, topic in found.items()}
+
+
 # --- how they should be
 
 
@@ -219,7 +235,7 @@ def _compare(spec: TopicSpec, found: _Found) -> Iterator[Finding]:
         text = f"The topic {spec.name} is missing: run `tidemark topics create`."
         yield Finding(spec.name, "missing", fatal=True, text=text)
     elif found.error is not NoError:
-        text = f"The topic {spec.name} can't be looked at: {_name(found.error)}."
+        text = f"The topic {spec.name} can't be looked at: {in_words(found.error)}."
         yield Finding(spec.name, "hidden", fatal=True, text=text)
     elif found.partitions != spec.partitions:
         text = (
@@ -253,7 +269,7 @@ async def _connected(settings: Settings) -> AsyncIterator[AIOKafkaClient]:
     options = client_options(settings) | {"request_timeout_ms": settings.startup_timeout_s * 1000}
     client = AIOKafkaClient(**options)
     try:
-        with _quiet():
+        with quiet():
             await client.bootstrap()
             yield client
     except NodeNotReadyError as error:
@@ -262,22 +278,10 @@ async def _connected(settings: Settings) -> AsyncIterator[AIOKafkaClient]:
         text = f"{addresses} answers, but not the address that it tells clients to use: {advertised}."
         raise BrokerUnreachable(text) from error
     except (KafkaError, TimeoutError) as error:
-        text = f"The broker at {', '.join(settings.brokers)} did not answer a request: {_name(type(error))}."
+        text = f"The broker at {', '.join(settings.brokers)} did not answer a request: {in_words(type(error))}."
         raise BrokerUnreachable(text) from error
     finally:
         await client.close()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without aiokafka's own log lines: what fails is raised, and a broker that is down beside others is no failure."""
-    logger = logging.getLogger("aiokafka")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 async def _ask(client: AIOKafkaClient, request: Any) -> Any:
@@ -312,7 +316,7 @@ async def _described(client: AIOKafkaClient, specs: Sequence[TopicSpec]) -> dict
     described: dict[str, dict[str, str] | str] = {}
     for code, message, _, name, entries in response.resources:
         error = for_code(code)
-        described[name] = {entry[0]: entry[1] for entry in entries} if error is NoError else message or _name(error)
+        described[name] = {entry[0]: entry[1] for entry in entries} if error is NoError else message or in_words(error)
     return described
 
 
@@ -341,7 +345,7 @@ async def _create(client: AIOKafkaClient, spec: TopicSpec, deadline: float) -> s
         if error is NoError or error is TopicAlreadyExistsError:
             return None
         if not error.retriable or time.monotonic() > deadline:
-            return f"The broker refuses to create the topic {spec.name}: {(message or _name(error)).rstrip('.')}."
+            return f"The broker refuses to create the topic {spec.name}: {(message or in_words(error)).rstrip('.')}."
         await asyncio.sleep(_POLL_S)
 
 
@@ -362,9 +366,3 @@ def _usable(found: _Found) -> bool:
 def _first_of(texts: Sequence[str]) -> str:
     """One line for many: topics that are wrong are mostly wrong in the same way."""
     return texts[0] if len(texts) == 1 else f"{texts[0]} The same, or other faults, in {len(texts) - 1} more topics."
-
-
-def _name(error: type[BaseException]) -> str:
-    """An error's name in words: TopicAuthorizationFailedError is "topic authorization failed"."""
-    words = "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in error.__name__)
-    return words.strip().removesuffix(" error")
