@@ -9,6 +9,7 @@ from aiokafka.errors import InvalidTimestampError, MessageSizeTooLargeError
 
 from processor.codec import event_headers
 from processor.errors import BrokerUnreachable, TopicMismatch
+from processor.kafka.embedded import EmbeddedBroker
 from processor.kafka.topics import (
     check_topics,
     create_topics,
@@ -212,3 +213,15 @@ async def test_one_broker_of_two_is_enough_and_makes_no_noise(
         await create_topics(settings)
 
     assert caplog.records == []
+
+
+async def test_the_embedded_brokers_topics_are_checked_and_can_not_be_made() -> None:
+    names = TopicNames.of("tidemark.", "default").all()
+    with EmbeddedBroker(names[:4], partitions=2) as broker:
+        settings = load_settings(brokers=broker.bootstrap, partitions=2)
+        with pytest.raises(TopicMismatch, match="this broker can't create topics on request"):
+            await create_topics(settings)
+        broker.create_topics(names[4:])
+
+        assert (await create_topics(settings)).existing == list(names)
+        assert await require_topics(settings) == []

@@ -1,0 +1,131 @@
+"""Logins over TLS, at a real broker that asks for one."""
+
+import base64
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from processor.errors import BrokerUnreachable
+from processor.kafka.connection import reach_broker
+from processor.kafka.topics import check_topics, create_topics
+from processor.settings import Settings, load_settings
+from tests.servers import Broker, CannotRun
+
+MODULES = "org.apache.kafka.common.security"
+
+
+class GuardedBroker(Broker):
+    """Takes user `admin` with password `geheim`, and tokens without a signature, over TLS on localhost."""
+
+    def _prepare(self) -> None:
+        self._certify()
+        super()._prepare()
+        text = self._config.read_text().replace("PLAINTEXT:PLAINTEXT,", "PLAINTEXT:SASL_SSL,")
+        plain = 'username="admin" password="geheim" user_admin="geheim"'
+        settings = {
+            "advertised.listeners": f"PLAINTEXT://localhost:{self.port}",
+            "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-512,OAUTHBEARER",
+            "sasl.mechanism.inter.broker.protocol": "PLAIN",
+            "listener.name.plaintext.plain.sasl.jaas.config": f"{MODULES}.plain.PlainLoginModule required {plain};",
+            "listener.name.plaintext.scram-sha-512.sasl.jaas.config": f"{MODULES}.scram.ScramLoginModule required;",
+            "listener.name.plaintext.oauthbearer.sasl.jaas.config": (
+                f'{MODULES}.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub="admin";'
+            ),
+            "ssl.keystore.type": "PEM",
+            "ssl.keystore.location": f"{self.folder}/server.pem",
+            "ssl.truststore.type": "PEM",
+            "ssl.truststore.location": f"{self.certificate}",
+        }
+        self._config.write_text(text + "".join(f"{name}={value}\n" for name, value in settings.items()))
+
+    @property
+    def certificate(self) -> Path:
+        return self.folder / "certificate.pem"
+
+    def _certify(self) -> None:
+        subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-days", "2"]
+        command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *subject]
+        files = ["-keyout", "key.pem", "-out", self.certificate.name]
+        subprocess.run([*command, *files], cwd=self.folder, check=True, capture_output=True)
+        pem = (self.folder / "key.pem").read_text() + self.certificate.read_text()
+        (self.folder / "server.pem").write_text(pem)
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[GuardedBroker]:
+    if shutil.which("openssl") is None:
+        pytest.skip("needs the openssl command")
+    try:
+        broker = GuardedBroker()
+    except CannotRun as reason:
+        pytest.skip(str(reason))
+    with broker:
+        yield broker
+
+
+def token() -> str:
+    now = time.time()
+    parts = ({"alg": "none"}, {"sub": "admin", "iat": now - 5, "exp": now + 600})
+    texts = [base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode() for part in parts]
+    return ".".join([*texts, ""])
+
+
+def settings(broker: GuardedBroker, **given: Any) -> Settings:
+    protocol = {"kafka_security_protocol": "SASL_SSL", "kafka_ssl_cafile": broker.certificate}
+    common = {"brokers": f"localhost:{broker.port}", "startup_timeout_s": 5, "partitions": 1}
+    return load_settings(**{**common, **protocol, **given})
+
+
+def by_password(mechanism: str, password: str) -> dict[str, str]:
+    return {
+        "kafka_sasl_mechanism": mechanism,
+        "kafka_sasl_username": "admin",
+        "kafka_sasl_password": password,
+    }
+
+
+def by_token(text: str) -> dict[str, str]:
+    return {"kafka_sasl_mechanism": "OAUTHBEARER", "kafka_oauth_token": text}
+
+
+@pytest.mark.parametrize("login", [by_password("PLAIN", "geheim"), by_token(token())])
+async def test_topics_are_made_over_a_guarded_connection(
+    broker: GuardedBroker, topic_prefix: str, login: dict[str, str]
+) -> None:
+    guarded = settings(broker, topic_prefix=topic_prefix, **login)
+
+    assert len((await create_topics(guarded)).created) == 5
+    assert await check_topics(guarded) == []
+
+
+@pytest.mark.parametrize(
+    ("login", "named"),
+    [
+        (by_password("PLAIN", "wrong"), "Invalid username or password"),
+        (by_password("SCRAM-SHA-512", "wrong"), "invalid credentials"),
+        (by_password("SCRAM-SHA-256", "geheim"), "unsupported sasl mechanism"),
+        (by_token("nonsense"), "did not accept the token"),
+    ],
+)
+async def test_a_refused_login_is_told_at_once(broker: GuardedBroker, login: dict[str, str], named: str) -> None:
+    guarded = settings(broker, **login)
+
+    with pytest.raises(BrokerUnreachable, match=f"Authentication failed: localhost:{broker.port}: .*{named}"):
+        await reach_broker(guarded)
+
+
+@pytest.mark.parametrize("protocol", ["PLAINTEXT", "SASL_PLAINTEXT"])
+async def test_a_wrong_protocol_is_suspected(broker: GuardedBroker, protocol: str) -> None:
+    login = by_password("PLAIN", "geheim") if protocol.startswith("SASL") else {}
+    unguarded = load_settings(
+        brokers=f"localhost:{broker.port}", startup_timeout_s=1, kafka_security_protocol=protocol, **login
+    )
+
+    with pytest.raises(BrokerUnreachable, match=r"TIDEMARK_KAFKA_SECURITY_PROTOCOL right"):
+        await reach_broker(unguarded)
