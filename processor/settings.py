@@ -350,7 +350,7 @@ def _from_secrets(path: str | Path | None, problems: list[str]) -> dict[str, Any
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             values = SecretsSettingsSource(Settings, path)()
-    except (OSError, ValueError) as error:
+    except (OSError, TypeError, ValueError) as error:
         problems.append(f"{variable('secrets_dir')}: can't read {path}: {_reason(error)}.")
         return {}
     problems += [f"{variable('secrets_dir')}: {warning.message}" for warning in caught]

@@ -259,6 +259,7 @@ def test_variables_by_which_kubernetes_links_services_are_no_settings(monkeypatc
         ("brokers =", "can't read"),
         ('partitions = "x"', "TIDEMARK_PARTITIONS is 'x'"),
         ("partitions = [1]", "TIDEMARK_PARTITIONS is '[1]'"),
+        ("tenants = [1]", "TIDEMARK_TENANTS is '1'"),
     ],
 )
 def test_a_wrong_file_is_told(tmp_path: Path, content: str, named: str) -> None:
@@ -274,6 +275,12 @@ def test_a_file_or_directory_that_is_not_there_is_told(tmp_path: Path) -> None:
         f"TIDEMARK_CONFIG: can't read {tmp_path}/no.toml: No such file or directory.",
         f"TIDEMARK_SECRETS_DIR: can't read {tmp_path}/no: No such file or directory.",
     ]
+
+
+def test_a_directory_that_is_no_path_is_told(tmp_path: Path) -> None:
+    (tmp_path / "x.toml").write_text("secrets_dir = 5")
+
+    assert any("TIDEMARK_SECRETS_DIR is '5'" in problem for problem in problems(config=tmp_path / "x.toml"))
 
 
 def test_a_secret_that_would_be_passed_over_is_told(tmp_path: Path) -> None:
