@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import faust
-from faust.app.base import BootStrategy
+from faust.app.base import BootStrategy, logger as faust_logger
 from faust.types import TP
 
 from processor.cycle import Cycles
@@ -29,6 +29,7 @@ class SliceApp(faust.App):
     """A Faust app whose consumer fetches slices for the logs that want them."""
 
     BootStrategy = _ConsumerOnly
+    logger = faust_logger
     consumer_options: dict[str, Any]
     cycles: Cycles
     ownership: Ownership

@@ -58,6 +58,8 @@ class SliceHost(Protocol):
 class SliceConsumerThread(driver.AIOKafkaConsumerThread):
     """The consumer's thread: fetching, heartbeats, and the seeks that number the slices."""
 
+    logger = driver.logger
+
     def __post_init__(self) -> None:
         super().__post_init__()
         # Per partition, the number of its last seek and where the next slice begins.
@@ -173,6 +175,7 @@ class _NoReadOffsets(dict[TP, None]):
 class SliceConsumer(driver.Consumer):
     """The consumer as Faust's app sees it, on the main loop."""
 
+    logger = driver.logger
     _thread: SliceConsumerThread
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
