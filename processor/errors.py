@@ -4,18 +4,26 @@ TidemarkError
 ├── SettingsError        wrong or contradicting settings                     exit code 2
 ├── Unreachable          the broker or the store does not answer             exit code 3
 │   ├── BrokerUnreachable
-│   └── StoreUnreachable     also: a transaction whose end is not known
+│   ├── StoreUnreachable     also: a transaction whose end is not known
+│   └── OutcomeUnknown       a command was sent, or may have been, and not answered in time
 ├── SchemaMismatch       the store's schema is not the one this code needs   exit code 2
 ├── TopicMismatch        a topic is missing, or has other partitions         exit code 2
 ├── StoreInUse           another process has the store                       exit code 2
+├── NotSent              the broker will never take the command              exit code 1
+├── FeedGap              positions that were asked for are not on the feed   exit code 1
 ├── Misfit               a log and the store do not belong together          exit code 1
 └── StoreDamaged         the store holds what nobody wrote                   exit code 1
 """
 # ruff: noqa: N818  a name that says what is the matter needs no suffix
 
+from processor.messages import Command
+
 __all__ = [
     "BrokerUnreachable",
+    "FeedGap",
     "Misfit",
+    "NotSent",
+    "OutcomeUnknown",
     "SchemaMismatch",
     "SettingsError",
     "StoreDamaged",
@@ -51,6 +59,25 @@ class BrokerUnreachable(Unreachable):
 
 class StoreUnreachable(Unreachable):
     """The store did not answer, or the connection broke: the transaction's end is not known."""
+
+
+class OutcomeUnknown(Unreachable):
+    """A command was not answered in time: it may be decided, now or later, or never arrive.
+
+    `command` is what was sent, all ids in it: sent again as it is, it is never appended twice.
+    """
+
+    def __init__(self, text: str, command: Command) -> None:
+        super().__init__(text)
+        self.command = command
+
+
+class NotSent(TidemarkError):
+    """The broker will never take the command, as it is too large or not allowed: it is not in the log."""
+
+
+class FeedGap(TidemarkError):
+    """The feed goes on behind positions that were asked for: they were deleted, or the topic was made anew."""
 
 
 class SchemaMismatch(TidemarkError):

@@ -90,19 +90,28 @@ class Outbound:
         pause_s = _RETRY_FIRST_S
         done = 0
         while done < len(records):
-            producer = self._live
             try:
-                done += await _send_batch(producer, topic, partition, records, done)
+                done += await self.send_batch(topic, partition, records, done)
                 pause_s = _RETRY_FIRST_S
             except KafkaError as error:
                 logger.warning(
                     "not published yet, trying again", topic=topic, partition=partition, error=repr(error),
                     pause_s=pause_s,
                 )  # fmt: skip
-                if isinstance(error, _SPENT):
-                    await self._renew(producer)
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, _RETRY_MOST_S)
+
+    async def send_batch(self, topic: str, partition: int, records: Sequence[Outgoing], start: int = 0) -> int:
+        """Send as many records from `start` on as one batch holds; return how many, once they are acknowledged.
+
+        Raises aiokafka's errors; where the sequence was broken, the producer has been made anew.
+        """
+        producer = self._live
+        try:
+            return await _send_batch(producer, topic, partition, records, start)
+        except _SPENT:
+            await self._renew(producer)
+            raise
 
     async def send_reply(self, address: ReplyAddress, key: bytes | None, value: bytes, headers: list[Any]) -> None:
         """Send one reply to a client's own topic. Raises aiokafka's errors and `TimeoutError`."""
@@ -118,7 +127,7 @@ class Outbound:
 
     async def _renew(self, spent: AIOKafkaProducer) -> None:
         async with self._renewing:
-            if self._producer is not spent:
+            if self._live is not spent:
                 return
             fresh = AIOKafkaProducer(**self._options)
             await fresh.start()
@@ -129,7 +138,6 @@ class Outbound:
 async def _send_batch(
     producer: AIOKafkaProducer, topic: str, partition: int, records: Sequence[Outgoing], start: int
 ) -> int:
-    """Send as many records from `start` on as one batch holds; return how many, once they are acknowledged."""
     batch = producer.create_batch()
     count = 0
     for key, value, headers, timestamp in records[start:]:
@@ -189,9 +197,7 @@ class LogPublisher:
         self._pending += _size(publication)
         self._wake.set()
 
-    async def run(
-        self, read_events: Callable[[Log, int, int], Awaitable[list[RecordedEvent]]], watermark: int
-    ) -> None:
+    async def run(self, read_events: Callable[[Log, int, int], Awaitable[list[RecordedEvent]]], watermark: int) -> None:
         """Publish for ever: first what the feed lacks of the store, up to `watermark`, then what is put."""
         await self._catch_up(read_events, watermark)
         while True:
@@ -216,9 +222,7 @@ class LogPublisher:
             await self._send_events(events)
 
     async def _publish(self, publication: Publication) -> None:
-        answers = [
-            (record, outcome) for record, outcome in publication.answers if outcome.offset >= self._reply_from
-        ]
+        answers = [(record, outcome) for record, outcome in publication.answers if outcome.offset >= self._reply_from]
         await asyncio.gather(self._send_events(publication.events), self._send_answers(answers))
         self.acknowledged_offset = max(self.acknowledged_offset, publication.next_offset)
         self.acknowledged_position = max(self.acknowledged_position, publication.last_position)
@@ -235,10 +239,9 @@ class LogPublisher:
     async def _send_answers(self, answers: Sequence[tuple[Record, Outcome]]) -> None:
         lanes: dict[str, list[Outgoing]] = {}
         replies: list[tuple[ReplyAddress, Outgoing]] = []
-        for record, outcome in answers:
+        for record, decided in answers:
             address = self._address(record)
-            if address.refused:
-                outcome = replace(outcome, reply_refused=True)
+            outcome = replace(decided, reply_refused=True) if address.refused else decided
             standing = self._names.results if isinstance(outcome, Accepted | Duplicate) else self._names.conflicts
             reply: Outgoing = (record.key, encode_outcome(outcome), list(address.echoed), None)
             lanes.setdefault(standing, []).append(reply)
@@ -294,9 +297,7 @@ def _dead_letter(log: Log, topic: str, record: Record, reason: str, detail: str)
     return record.key, record.value, list(_dead_letter_headers(log, topic, record, reason, detail)), None
 
 
-def _dead_letter_headers(
-    log: Log, topic: str, record: Record, reason: str, detail: str
-) -> Iterator[tuple[str, bytes]]:
+def _dead_letter_headers(log: Log, topic: str, record: Record, reason: str, detail: str) -> Iterator[tuple[str, bytes]]:
     yield from record.headers
     yield "tidemark_reason", reason.encode()
     yield "tidemark_detail", detail.encode()

@@ -1,0 +1,44 @@
+"""The command `tidemark`."""
+
+from typing import Annotated
+
+import typer
+
+from processor.cli import send, topics, worker
+from processor.cli.frame import EXIT_CODES
+
+app = typer.Typer(
+    name="tidemark",
+    help="An event store fed through Kafka: gapless streams, one decision per command, an ordered feed.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version  # noqa: PLC0415
+
+        print("tidemark", version("tidemark"))  # noqa: T201
+        raise typer.Exit
+
+
+@app.callback()
+def _tidemark(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """An event store fed through Kafka: gapless streams, one decision per command, an ordered feed."""
+
+
+app.command(epilog=EXIT_CODES)(worker.worker)
+app.command(epilog=EXIT_CODES)(send.send)
+app.add_typer(topics.app, name="topics")
+
+
+def main() -> None:
+    """The entry point."""
+    app()

@@ -1,0 +1,5 @@
+"""`python -m processor.cli`, where the command is not installed."""
+
+from processor.cli import main
+
+main()

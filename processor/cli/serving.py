@@ -1,0 +1,41 @@
+"""A worker as a process: its event loop, its log and its signals."""
+
+import asyncio
+import signal
+from collections.abc import Callable
+
+import structlog
+
+from processor.cli.logs import configure_logs
+from processor.settings import Settings
+from processor.worker import Worker
+
+try:
+    import uvloop
+except ImportError:  # there is no wheel for this platform
+    new_event_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+else:
+    new_event_loop = uvloop.new_event_loop
+
+logger = structlog.get_logger(__name__)
+
+
+def serve(settings: Settings, *, rebuild: bool) -> None:
+    """Run a worker until a signal ends it. Raises what `Worker.run` raises."""
+    configure_logs(settings)
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(_serve(Worker(settings, rebuild=rebuild)))
+
+
+async def _serve(worker: Worker) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _stop, worker, number)
+    logger.info("the worker starts")
+    await worker.run()
+    logger.info("the worker has ended")
+
+
+def _stop(worker: Worker, number: signal.Signals) -> None:
+    logger.info("ending", signal=signal.Signals(number).name)
+    worker.stop()
