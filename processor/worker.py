@@ -15,7 +15,7 @@ from processor.kafka.connection import client_options
 from processor.kafka.feed import find
 from processor.kafka.ownership import LogStatus, Ownership
 from processor.kafka.publish import LogPublisher, Outbound
-from processor.kafka.topics import require_topics
+from processor.kafka.topics import message_bytes, require_topics
 from processor.messages import Log
 from processor.names import TopicNames
 from processor.settings import Settings
@@ -24,7 +24,6 @@ from processor.stores import open_store
 
 logger = structlog.get_logger(__name__)
 
-_HEADROOM_BYTES = 128 * 1024
 _FIND_TIMEOUT_S = 30.0
 
 
@@ -50,7 +49,8 @@ class Worker:
     async def run(self) -> None:
         """Serve. Raises `TidemarkError`s for what is missing at the start, and what the pipeline crashed with."""
         settings = self._settings
-        await require_topics(settings)
+        for finding in await require_topics(settings):
+            logger.warning("a topic is not as it should be", topic=finding.topic, problem=finding.text)
         store = open_store(settings.store, partitions=settings.partitions, durability=settings.durability)
         await store.open()
         outbound = self._outbound()
@@ -73,7 +73,7 @@ class Worker:
         return Outbound(
             client_options(settings),
             compression=None if settings.compression == "none" else settings.compression,
-            max_record_bytes=settings.max_record_bytes + _HEADROOM_BYTES,
+            max_record_bytes=message_bytes(settings),
         )
 
     async def _start(self, outbound: Outbound) -> None:

@@ -7,7 +7,7 @@ part in no further cycle once its backlog is full, and the other logs go on.
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 import structlog
@@ -24,19 +24,17 @@ from aiokafka.errors import (
 )
 from msgspec.structs import replace
 
-from processor.codec import encode_outcome, event_headers
 from processor.errors import StoreDamaged, StoreUnreachable
-from processor.messages import Accepted, Duplicate, Log, Outcome, Publication, Record, RecordedEvent
+from processor.kafka.outgoing import Headers, Outgoing, dead_letter, event_record, reply_record
+from processor.messages import Accepted, Duplicate, Log, Outcome, Publication, Record, RecordedEvent, Rejected
 from processor.names import TopicNames
 from processor.partition import partition_of
 from processor.replies import NOWHERE, ReplyAddress, reply_address
 
 logger = structlog.get_logger(__name__)
 
-Outgoing = tuple[bytes | None, bytes | None, list[tuple[str, bytes]], int | None]
-"""Key, value, headers, and the timestamp in milliseconds (None: now)."""
-
 _BATCH_BYTES = 512 * 1024
+_BATCH_OVERHEAD_BYTES = 4 * 1024
 _RETRY_FIRST_S, _RETRY_MOST_S = 0.1, 5.0
 _REPLY_TIMEOUT_S = 5.0
 _REPLY_TOPIC_REST_S = 30.0
@@ -64,6 +62,8 @@ class Outbound:
             max_batch_size=_BATCH_BYTES,
             max_request_size=max_record_bytes,
         )
+        # What the rest of a batch and the broker's own parts take.
+        self.room_bytes = max_record_bytes - _BATCH_OVERHEAD_BYTES
         self._producer: AIOKafkaProducer | None = None
         self._renewing = asyncio.Lock()
 
@@ -113,7 +113,7 @@ class Outbound:
             await self._renew(producer)
             raise
 
-    async def send_reply(self, address: ReplyAddress, key: bytes | None, value: bytes, headers: list[Any]) -> None:
+    async def send_reply(self, address: ReplyAddress, key: bytes | None, value: bytes, headers: Headers) -> None:
         """Send one reply to a client's own topic. Raises aiokafka's errors and `TimeoutError`."""
         assert address.topic is not None
         async with asyncio.timeout(_REPLY_TIMEOUT_S):
@@ -232,7 +232,7 @@ class LogPublisher:
         fresh = [event for event in events if event.position > self._feed_position]
         if not fresh:
             return
-        records = [_event_record(self._log, event) for event in fresh]
+        records = [event_record(self._log, event) for event in fresh]
         await self._outbound.send(self._names.events, self._log.partition, records)
         self._feed_position = self.acknowledged_position = fresh[-1].position
 
@@ -243,14 +243,13 @@ class LogPublisher:
             address = self._address(record)
             outcome = replace(decided, reply_refused=True) if address.refused else decided
             standing = self._names.results if isinstance(outcome, Accepted | Duplicate) else self._names.conflicts
-            reply: Outgoing = (record.key, encode_outcome(outcome), list(address.echoed), None)
+            reply = reply_record(record, outcome, list(address.echoed), self._outbound.room_bytes)
             lanes.setdefault(standing, []).append(reply)
             if address.topic is not None:
                 replies.append((address, reply))
-            if not isinstance(outcome, Accepted | Duplicate) and outcome.reason == "malformed":
-                lanes.setdefault(self._names.dead_letters, []).append(
-                    _dead_letter(self._log, self._names.commands, record, outcome.reason, outcome.detail)
-                )
+            if isinstance(outcome, Rejected) and outcome.reason == "malformed":
+                letter = dead_letter(self._log, self._names.commands, record, outcome, self._outbound.room_bytes)
+                lanes.setdefault(self._names.dead_letters, []).append(letter)
         sends = [self._outbound.send(topic, self._log.partition, records) for topic, records in lanes.items()]
         await asyncio.gather(*sends, self._send_replies(replies))
 
@@ -286,23 +285,3 @@ class LogPublisher:
 def _size(publication: Publication) -> int:
     # At least 1, so that a publication without records counts as waiting too.
     return 1 + len(publication.events) + len(publication.answers)
-
-
-def _event_record(log: Log, event: RecordedEvent) -> Outgoing:
-    return event.stream.encode(), event.data, event_headers(log, event), event.time_ms
-
-
-def _dead_letter(log: Log, topic: str, record: Record, reason: str, detail: str) -> Outgoing:
-    """The bytes as received, with its headers, and ours that say why and where from."""
-    return record.key, record.value, list(_dead_letter_headers(log, topic, record, reason, detail)), None
-
-
-def _dead_letter_headers(log: Log, topic: str, record: Record, reason: str, detail: str) -> Iterator[tuple[str, bytes]]:
-    yield from record.headers
-    yield "tidemark_reason", reason.encode()
-    yield "tidemark_detail", detail.encode()
-    yield "tidemark_topic", topic.encode()
-    yield "tidemark_partition", b"%d" % log.partition
-    yield "tidemark_offset", b"%d" % record.offset
-    if record.timestamp is not None:
-        yield "tidemark_timestamp", b"%d" % record.timestamp

@@ -26,7 +26,8 @@ from msgspec import Struct
 
 from processor.errors import BrokerUnreachable, NotSent, TidemarkError
 from processor.kafka.connection import client_options
-from processor.kafka.publish import Outbound, Outgoing
+from processor.kafka.outgoing import Headers, Outgoing
+from processor.kafka.publish import Outbound
 from processor.kafka.topics import count_partitions
 from processor.names import TopicNames
 from processor.partition import partition_of
@@ -171,7 +172,7 @@ class Sender:
             self._window.leave(size)
             raise self._failure
         self._number += 1
-        correlated = [*headers, (_CORRELATION, b"%b%d" % (self._prefix, self._number))]
+        correlated: Headers = [*headers, (_CORRELATION, b"%b%d" % (self._prefix, self._number))]
         partition = partition_of(stream, len(self._lanes))
         outcome: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         sent = Sent(self._number, partition, (stream, command, correlated, timestamp_ms), size, outcome)

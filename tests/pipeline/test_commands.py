@@ -1,6 +1,7 @@
 """Whatever is on the commands topic gets its outcome, on every store, and what is accepted comes out on the feed."""
 
 import json
+from collections import Counter
 from uuid import uuid4
 
 import pytest
@@ -215,3 +216,20 @@ async def create_topic(pipeline: Pipeline, name: str) -> None:
         await admin.create_topics([NewTopic(name, 3, 1)])
     finally:
         await admin.close()
+
+
+async def test_a_dead_letter_that_no_topic_could_take_is_cut_and_says_so(sqlite_pipeline: Pipeline) -> None:
+    names = sqlite_pipeline.names
+    large = [("huge", b"x" * 900_000)] * 3
+    async with (
+        sqlite_pipeline.worker(),
+        sqlite_pipeline.producer(compression_type="gzip", max_request_size=10_000_000) as producer,
+    ):
+        await producer.send_and_wait(names.commands, b"{", b"order-1", headers=[*large, ("correlation_id", b"c")])
+        await producer.send_and_wait(names.commands, b"{", b"order-1", headers=[("correlation_id", b"x" * 3_000_000)])
+        await producer.send_and_wait(names.commands, None, b"k" * 5_000_000, partition=0)
+        outcomes = await sqlite_pipeline.outcomes(3)
+        dead = await sqlite_pipeline.records(names.dead_letters)
+    assert {outcome.reason for outcome in outcomes.values() if isinstance(outcome, Rejected)} == {"malformed"}
+    cuts = Counter(dict(letter.headers)["tidemark_cut"] for letter in dead)
+    assert cuts == {b"headers": 2, b"headers,key,value": 1}

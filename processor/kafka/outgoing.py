@@ -1,0 +1,57 @@
+"""The records that are published: an event on the feed, a reply, a dead letter. Pure.
+
+What a producer chose freely and no limit bounds (a key without a value, headers, an echoed id) is cut where the topic
+could not take it: the rest of the record has to get through.
+"""
+
+from processor.codec import encode_outcome, event_headers
+from processor.messages import Log, Outcome, Record, RecordedEvent, Rejected
+
+Headers = list[tuple[str, bytes | None]]
+Outgoing = tuple[bytes | None, bytes | None, Headers, int | None]
+"""Key, value, headers, and the timestamp in milliseconds (None: now)."""
+
+_CUT_BYTES = 1024
+
+
+def event_record(log: Log, event: RecordedEvent) -> Outgoing:
+    """An event as the feed carries it."""
+    return event.stream.encode(), event.data, [*event_headers(log, event)], event.time_ms
+
+
+def reply_record(record: Record, outcome: Outcome, echoed: Headers, room_bytes: int) -> Outgoing:
+    """The reply to a command record; its timestamp is now, so that a topic with retention keeps it."""
+    value = encode_outcome(outcome)
+    if _size(None, value, echoed) > room_bytes:
+        echoed = []
+    key = record.key if _size(record.key, value, echoed) <= room_bytes else None
+    return key, value, echoed, None
+
+
+def dead_letter(log: Log, topic: str, record: Record, outcome: Rejected, room_bytes: int) -> Outgoing:
+    """The bytes as received, with their headers, and ours that say why and where from.
+
+    Where something had to be cut, `tidemark_cut` names it.
+    """
+    headers: Headers = [
+        ("tidemark_reason", outcome.reason.encode()),
+        ("tidemark_detail", outcome.detail.encode()),
+        ("tidemark_topic", topic.encode()),
+        ("tidemark_partition", b"%d" % log.partition),
+        ("tidemark_offset", b"%d" % record.offset),
+    ]
+    if record.timestamp is not None:
+        headers.append(("tidemark_timestamp", b"%d" % record.timestamp))
+    received: Headers = list(record.headers)
+    if _size(record.key, record.value, received + headers) <= room_bytes:
+        return record.key, record.value, received + headers, None
+    if _size(record.key, record.value, headers) <= room_bytes:
+        return record.key, record.value, [*headers, ("tidemark_cut", b"headers")], None
+    headers.append(("tidemark_cut", b"headers,key,value"))
+    return (record.key or b"")[:_CUT_BYTES], (record.value or b"")[:_CUT_BYTES], headers, None
+
+
+def _size(key: bytes | None, value: bytes | None, headers: Headers) -> int:
+    # Kafka's varints take a few bytes for each part.
+    names = sum(len(name) * 4 + len(text or b"") + 10 for name, text in headers)
+    return len(key or b"") + len(value or b"") + names
