@@ -7,8 +7,9 @@ on. Nothing is handed on to be published before the commit is known to have happ
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from itertools import chain
 from typing import Protocol
 
 import structlog
@@ -264,11 +265,11 @@ class Cycles:
     # --- the store
 
     async def _load(self, works: list[_Work]) -> dict[Log, View]:
-        wanted = {work.owned.log: _wanted(work) for work in works}
+        of_logs = {work.owned.log: _wanted(work) for work in works}
         pause_s = _RETRY_FIRST_S
         while True:
             try:
-                return await self._store.load(wanted)
+                return await self._store.load(of_logs)
             except StoreUnreachable as error:
                 pause_s = await _wait_for_store(error, pause_s)
 
@@ -306,15 +307,18 @@ async def _wait_for_store(error: StoreUnreachable, pause_s: float) -> float:
 
 
 def _wanted(work: _Work) -> Wanted:
-    """What the decision of these records can depend on."""
     owned = work.owned
+    entries = chain(work.old, work.new)
+    return wanted(owned.log, owned.checkpoint.incarnation, entries, [record.offset for record, _ in work.old])
+
+
+def wanted(log: Log, incarnation: int, entries: Iterable[tuple[Record, Decoded]], offsets: list[int]) -> Wanted:
+    """What the decision of these records can depend on, and what was decided at these offsets."""
     ids: dict[str, list[str]] = {}
     commands: list[tuple[str, str]] = []
-    for record, decoded in (*work.old, *work.new):
+    for record, decoded in entries:
         if isinstance(decoded, Command):
-            ids.setdefault(decoded.stream, []).extend(
-                event_ids(owned.log, owned.checkpoint.incarnation, record, decoded)
-            )
+            ids.setdefault(decoded.stream, []).extend(event_ids(log, incarnation, record, decoded))
             if decoded.command_id is not UNSET:
                 commands.append((decoded.stream, decoded.command_id))
-    return Wanted(ids, commands, [record.offset for record, _ in work.old])
+    return Wanted(ids, commands, offsets)

@@ -72,7 +72,7 @@ class Sent(Struct, eq=False):
 
 
 class Sender:
-    """Sends commands of one tenant, from `async with` to its end. What has no outcome by then is cancelled."""
+    """Sends commands of one tenant, from `async with` to its end. What has no outcome by then fails."""
 
     def __init__(self, settings: Settings, tenant: str, *, replies: bool = True, in_flight: int = IN_FLIGHT) -> None:
         self.names = TopicNames.of(settings.topic_prefix, tenant)
@@ -133,8 +133,7 @@ class Sender:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for sent in list(self._under_way.values()):
-            self.forget(sent)
+        self._fail(BrokerUnreachable("The connection was closed before the outcome came."))
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             await consumer.stop()
@@ -157,7 +156,7 @@ class Sender:
         command: bytes,
         *,
         timestamp_ms: int | None = None,
-        headers: Sequence[tuple[str, bytes]] = (),
+        headers: Sequence[tuple[str, bytes | None]] = (),
     ) -> Sent:
         """Put a command in line; waits only where too many are under way already.
 
