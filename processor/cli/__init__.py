@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from processor.cli import send, topics, worker
+from processor.cli import config, migrate, read, send, stats, tail, topics, worker
 from processor.cli.frame import EXIT_CODES
 
 app = typer.Typer(
@@ -36,7 +36,13 @@ def _tidemark(
 
 app.command(epilog=EXIT_CODES)(worker.worker)
 app.command(epilog=EXIT_CODES)(send.send)
+app.command(epilog=EXIT_CODES)(tail.tail)
+app.command(epilog=EXIT_CODES)(read.read)
+app.command(epilog=EXIT_CODES)(read.streams)
 app.add_typer(topics.app, name="topics")
+app.add_typer(migrate.app, name="migrate")
+app.command(epilog=EXIT_CODES)(stats.stats)
+app.command(epilog=EXIT_CODES)(config.config)
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ Nothing heavy is imported here: `tidemark --help` has to answer at once.
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from functools import wraps
@@ -180,6 +180,11 @@ def show(text: str) -> None:
     print(text)  # noqa: T201
 
 
+def flush() -> None:
+    """What was shown is to be seen now."""
+    sys.stdout.flush()
+
+
 def show_json(document: Any) -> None:
     """A document, or one line of a listing, as JSON on standard output. `msgspec.Raw` in it goes out as it is."""
     import msgspec  # noqa: PLC0415
@@ -195,7 +200,7 @@ def page() -> "Console":
     return console if console.is_terminal else Console(highlight=False, width=1_000)
 
 
-def table(console: "Console", rows: "list[Mapping[str, Any]]", right: frozenset[str] = frozenset()) -> None:
+def table(console: "Console", rows: "Sequence[Mapping[str, Any]]", right: frozenset[str] = frozenset()) -> None:
     """Rows as a plain table, columns by the keys of the first one; those in `right` are numbers."""
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415

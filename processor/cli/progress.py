@@ -9,19 +9,19 @@ from typing import Protocol
 class Progress(Protocol):
     """How far something has come."""
 
-    def at(self, done: int) -> None:
-        """So many are done."""
+    def at(self, done: int, total: int | None = None) -> None:
+        """So many are done; `total` where it has become known."""
         ...
 
 
 class _Unseen:
-    def at(self, done: int) -> None:
+    def at(self, done: int, total: int | None = None) -> None:
         pass
 
 
 @contextmanager
 def progress(what: str, total: int | None) -> Iterator[Progress]:
-    """A bar on standard error while the block runs; `total` is None where it isn't known."""
+    """A bar on standard error while the block runs; `total` is None where it isn't known yet."""
     if not sys.stderr.isatty():
         yield _Unseen()
         return
@@ -34,7 +34,7 @@ def progress(what: str, total: int | None) -> Iterator[Progress]:
         task = bars.add_task(what, total=total)
 
         class Bar:
-            def at(self, done: int) -> None:
-                bars.update(task, completed=done)
+            def at(self, done: int, total: int | None = None) -> None:
+                bars.update(task, completed=done, total=total)
 
         yield Bar()

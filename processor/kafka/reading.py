@@ -16,8 +16,9 @@ from processor.kafka.topics import count_partitions
 from processor.names import TopicNames
 from processor.settings import Settings
 
-After = Mapping[int, int] | Literal["start", "now"]
-"""Where to begin: behind a position of each partition (0 where none is given), with all, or with what comes."""
+After = Mapping[int, int] | int | Literal["start", "now"]
+"""Where to begin: behind a position of each partition (one number for all; 0 where a mapping has none), with all there
+is, or with what comes."""
 
 _FETCH_BYTES = 256 * 1024
 _WAIT_MS = 500
@@ -122,7 +123,7 @@ async def read_feed(
 
 def _chosen(there: range, asked: Iterable[int] | None, after: After) -> list[int]:
     chosen = list(there) if asked is None else sorted(set(asked))
-    given = [] if isinstance(after, str) else list(after)
+    given = list(after) if isinstance(after, Mapping) else []
     wrong = [str(partition) for partition in (*chosen, *given) if partition not in there]
     if wrong:
         raise SettingsError(f"There is no partition {', '.join(wrong)}: the feed has 0 to {there[-1]}.")
@@ -153,7 +154,7 @@ class _Reader:
         if isinstance(after, str):
             return
         for place in self._places:
-            position = after.get(place.partition, 0)
+            position = after if isinstance(after, int) else after.get(place.partition, 0)
             if position > 0:
                 self._seen[place], self._next[place] = position, position + 1
         await self._skip([place for place in self._next if self._ends[place] > self._begins[place]])
