@@ -7,10 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from processor.messages import Checkpoint, Log, RecordedEvent
 from processor.store import StreamInfo
-from processor.stores.tables import RECORDED, checkpoints, events, streams, tenants
-
-CHECKPOINT = tuple(checkpoints.c[field] for field in Checkpoint.__struct_fields__)
-"""What makes a `Checkpoint`, in the order of its fields."""
+from processor.stores.tables import CHECKPOINT, RECORDED, checkpoints, events, streams, tenants
 
 _TENANT = select(tenants.c.number).where(tenants.c.name == bindparam("tenant")).scalar_subquery()
 

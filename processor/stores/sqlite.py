@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 import aiosqlite
 from msgspec.structs import astuple
-from sqlalchemy import URL, event
+from sqlalchemy import URL, Table, event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -28,20 +28,11 @@ from processor.errors import SchemaMismatch, StoreDamaged, StoreInUse, StoreUnre
 from processor.messages import Checkpoint, Log, Plan, RecordedEvent, View, Wanted
 from processor.store import Committed, StreamInfo
 from processor.stores import reads, schema
-from processor.stores.tables import (
-    EVENT_COLUMNS,
-    RECORDED,
-    REFUSED_COLUMNS,
-    REMEMBERED,
-    event_row,
-    id_bytes,
-    refused_rows,
-)
+from processor.stores.rows import Row, event_rows, refused_rows, stream_rows, wanted_rows
+from processor.stores.tables import RECORDED, REMEMBERED, checkpoints, events, id_bytes, refused, streams
 from processor.stores.views import Views
 
 _Result = TypeVar("_Result")
-
-Row = tuple[Any, ...]
 
 _BUSY_TIMEOUT_S = 10.0
 _READERS = 3
@@ -73,13 +64,15 @@ _UNREACHABLE = frozenset(
 
 # --- the writer's SQL; the readers' is in `reads`
 
+
+def _insert(table: Table) -> str:
+    names = [column.name for column in table.columns]
+    return f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
+
+
 _ADD_TENANT = "INSERT INTO tenants (name) VALUES (?)"
 
-_CLAIM = f"""
-INSERT INTO checkpoints (tenant, partition, {", ".join(Checkpoint.__struct_fields__)})
-VALUES (?, ?, {", ".join("?" * len(Checkpoint.__struct_fields__))})
-ON CONFLICT (tenant, partition) DO UPDATE SET epoch = epoch + 1
-"""
+_CLAIM = f"{_insert(checkpoints)} ON CONFLICT (tenant, partition) DO UPDATE SET epoch = epoch + 1"
 
 _KNOWN = f"""
 WITH wanted (tenant, partition, name, event_id) AS (VALUES %s)
@@ -113,10 +106,12 @@ WITH wanted (tenant, partition) AS (VALUES %s)
 SELECT tenant, partition, epoch, next_offset FROM wanted CROSS JOIN checkpoints USING (tenant, partition)
 """
 
-_ADD_EVENT = f"INSERT INTO events ({', '.join(EVENT_COLUMNS)}) VALUES ({', '.join('?' * len(EVENT_COLUMNS))})"
-_ADD_STREAM = "INSERT INTO streams (tenant, partition, number, version, name) VALUES (?, ?, ?, ?, ?)"
-_RAISE_STREAM = "UPDATE streams SET version = ? WHERE tenant = ? AND partition = ? AND name = ? AND number = ?"
-_ADD_REFUSED = f"INSERT INTO refused ({', '.join(REFUSED_COLUMNS)}) VALUES ({', '.join('?' * len(REFUSED_COLUMNS))})"
+_ADD_EVENT = _insert(events)
+_SET_STREAM = f"""
+{_insert(streams)} ON CONFLICT (tenant, partition, name) DO UPDATE SET version = excluded.version
+WHERE number = excluded.number
+"""
+_ADD_REFUSED = _insert(refused)
 
 _MOVE = """
 UPDATE checkpoints SET
@@ -224,18 +219,10 @@ class SqliteStore:
     async def _load(self, connection: AsyncConnection, wanted: Mapping[Log, Wanted]) -> dict[Log, View]:
         tenants = await self._tenants_of(connection, wanted)
         views = Views(wanted, tenants)
-        logs = [(tenants[log.tenant], log.partition, of_log) for log, of_log in wanted.items() if log.tenant in tenants]
-        known = [
-            (tenant, partition, stream, event_id and id_bytes(event_id))
-            for tenant, partition, of_log in logs
-            for stream, event_ids in of_log.event_ids.items()
-            for event_id in event_ids or (None,)
-        ]
-        commands = [(tenant, partition, *key) for tenant, partition, of_log in logs for key in of_log.commands]
-        offsets = [(tenant, partition, offset) for tenant, partition, of_log in logs for offset in of_log.offsets]
-        views.add_known(await _look_up(connection, _KNOWN, known))
-        views.add_refused(await _look_up(connection, _REFUSED, commands))
-        views.add_refused_at(await _look_up(connection, _REFUSED_AT, offsets))
+        rows = wanted_rows(wanted, tenants, id_bytes)
+        views.add_known(await _look_up(connection, _KNOWN, rows.known))
+        views.add_refused(await _look_up(connection, _REFUSED, rows.commands))
+        views.add_refused_at(await _look_up(connection, _REFUSED_AT, rows.offsets))
         return views.by_log
 
     async def commit(self, plans: Sequence[Plan]) -> dict[Log, Committed]:
@@ -256,7 +243,7 @@ class SqliteStore:
         for statement, rows_of in _WRITES:
             rows = [row for tenant, plan in good for row in rows_of(tenant, plan)]
             if await _execute_many(connection, statement, rows) != len(rows):
-                raise StoreDamaged(f"{self._path}: a stream or checkpoint that the log goes on from is not there")
+                raise StoreDamaged(f"{self._path}: a new stream is there already, under another number")
         written = {plan.log for _, plan in good}
         return {plan.log: Committed.YES if plan.log in written else Committed.FENCED for plan in plans}
 
@@ -324,31 +311,11 @@ class SqliteStore:
                 return await work(connection)
 
 
-# --- rows
+# --- rows that only SQLite needs
 
 
-def _event_rows(tenant: int, plan: Plan) -> list[Row]:
-    heads, partition = plan.heads, plan.log.partition
-    return [
-        event_row(tenant, partition, heads[event.stream].number, id_bytes(event.event_id), event)
-        for event in plan.events
-    ]
-
-
-def _new_streams(tenant: int, plan: Plan) -> list[Row]:
-    return [
-        (tenant, plan.log.partition, head.number, head.version, name)
-        for name, head in plan.heads.items()
-        if head.number > plan.before.streams
-    ]
-
-
-def _raised_streams(tenant: int, plan: Plan) -> list[Row]:
-    return [
-        (head.version, tenant, plan.log.partition, name, head.number)
-        for name, head in plan.heads.items()
-        if head.number <= plan.before.streams
-    ]
+def _events(tenant: int, plan: Plan) -> list[Row]:
+    return event_rows(tenant, plan, id_bytes)
 
 
 def _moved(tenant: int, plan: Plan) -> list[Row]:
@@ -376,9 +343,8 @@ def _renewed(tenant: int, plan: Plan) -> list[Row]:
 
 
 _WRITES: tuple[tuple[str, Callable[[int, Plan], list[Row]]], ...] = (
-    (_ADD_EVENT, _event_rows),
-    (_ADD_STREAM, _new_streams),
-    (_RAISE_STREAM, _raised_streams),
+    (_ADD_EVENT, _events),
+    (_SET_STREAM, stream_rows),
     (_ADD_REFUSED, refused_rows),
     (_MOVE, _moved),
     (_RENEW, _renewed),

@@ -1,4 +1,4 @@
-"""The tables of the SQL stores, one shape for SQLite and PostgreSQL, and the rows that go in and out of them.
+"""The tables of the SQL stores, one shape for SQLite and PostgreSQL.
 
 Every key begins with tenant and partition. A tenant and a stream are written by number, so that rows and indexes stay
 narrow: a tenant's number is the store's own, a stream's comes with the plan. The unique constraints are the backstop
@@ -7,7 +7,6 @@ of the decision: nothing ever swallows a violation.
 
 from typing import Any
 
-import msgspec
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -26,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.types import TypeEngine
 
-from processor.messages import Plan, RecordedEvent, Refusal, RefusedCommand
+from processor.messages import Checkpoint
 
 HEAD = "0001"
 """The schema revision that this code reads and writes."""
@@ -163,8 +162,8 @@ Index(
 
 # --- rows
 
-EVENT_COLUMNS = tuple(column.name for column in events.columns)
-REFUSED_COLUMNS = tuple(column.name for column in refused.columns)
+CHECKPOINT = tuple(checkpoints.c[field] for field in Checkpoint.__struct_fields__)
+"""What makes a `Checkpoint`, in the order of its fields."""
 
 RECORDED = (
     streams.c.name,
@@ -195,9 +194,6 @@ REMEMBERED = (
 )
 """What makes a `RefusedCommand`, in the order of its fields."""
 
-_encoder = msgspec.json.Encoder()
-_refusal: msgspec.json.Decoder[Refusal] = msgspec.json.Decoder(Refusal)
-
 
 def id_bytes(event_id: str) -> bytes:
     """An event id as its 16 bytes."""
@@ -208,50 +204,3 @@ def id_text(event_id: bytes) -> str:
     """An event id from its 16 bytes: lower case, with hyphens."""
     text = event_id.hex()
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
-
-
-def event_row(tenant: int, partition: int, stream: int, event_id: Any, event: RecordedEvent) -> tuple[Any, ...]:
-    """An event as a row of `events`, in the order of `EVENT_COLUMNS`; `event_id` as the driver wants it."""
-    return (
-        tenant,
-        partition,
-        event.position,
-        stream,
-        event.version,
-        event.offset,
-        event.time_ms,
-        event.schema_version,
-        event_id,
-        event.hash,
-        event.type,
-        event.data,
-        event.metadata,
-        event.command_id,
-        event.correlation_id,
-        event.causation_id,
-        event.traceparent,
-    )
-
-
-def refused_rows(tenant: int, plan: Plan) -> list[tuple[Any, ...]]:
-    """A plan's refusals as rows of `refused`, in the order of `REFUSED_COLUMNS`."""
-    return [
-        (
-            tenant,
-            plan.log.partition,
-            plan.after.incarnation,
-            refused.offset,
-            refused.log_time_ms,
-            refused.stream,
-            refused.command_id,
-            refused.content,
-            _encoder.encode(refused.outcome),
-        )
-        for refused in plan.refused
-    ]
-
-
-def refused_command(row: Any) -> RefusedCommand:
-    """A refusal from the columns of `REMEMBERED`."""
-    offset, stream, command_id, content, log_time_ms, outcome = row
-    return RefusedCommand(offset, stream, command_id, content, log_time_ms, _refusal.decode(outcome))

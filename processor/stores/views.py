@@ -3,8 +3,12 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from processor.messages import Head, Log, RecordedEvent, View, Wanted
-from processor.stores.tables import id_text, refused_command
+import msgspec
+
+from processor.messages import Head, Log, RecordedEvent, Refusal, RefusedCommand, View, Wanted
+from processor.stores.tables import id_text
+
+_refusal: msgspec.json.Decoder[Refusal] = msgspec.json.Decoder(Refusal)
 
 
 class Views:
@@ -26,18 +30,25 @@ class Views:
             view.heads[name] = Head(row[2], row[3])
             if row[5] is not None:
                 _, version, position, event_id, *fields = row[4:]
-                event_id = id_text(event_id)
+                if isinstance(event_id, bytes):
+                    event_id = id_text(event_id)
                 view.known[name, event_id] = RecordedEvent(name, version, position, event_id, *fields)
 
     def add_refused(self, rows: Iterable[Any]) -> None:
         """Rows of tenant, partition and the `REMEMBERED` columns, the newest of a command id last."""
         for tenant, partition, *fields in rows:
-            refused = refused_command(fields)
+            refused = _refused_command(fields)
             if refused.stream is not None and refused.command_id is not None:
                 self._by_number[tenant, partition].refused[refused.stream, refused.command_id] = refused
 
     def add_refused_at(self, rows: Iterable[Any]) -> None:
         """Rows of tenant, partition and the `REMEMBERED` columns."""
         for tenant, partition, *fields in rows:
-            refused = refused_command(fields)
+            refused = _refused_command(fields)
             self._by_number[tenant, partition].refused_at[refused.offset] = refused
+
+
+def _refused_command(row: Any) -> RefusedCommand:
+    """A refusal from the columns of `REMEMBERED`."""
+    offset, stream, command_id, content, log_time_ms, outcome = row
+    return RefusedCommand(offset, stream, command_id, content, log_time_ms, _refusal.decode(outcome))

@@ -1,0 +1,472 @@
+"""The store in PostgreSQL, for any number of workers.
+
+The checkpoint's row is a log's lock and its fence: a commit takes it first, never waiting, and looks at epoch and
+offset. A small commit is one statement, and so one round trip; a large one is a transaction that copies the events.
+"""
+# ruff: noqa: D102, S608 - the methods are described in `store.Store`; texts are put together of column names only
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any, TypeVar
+
+import asyncpg
+from asyncpg.exceptions import ClientConfigurationError
+from msgspec.structs import astuple
+from sqlalchemy import URL, BigInteger, Column
+from sqlalchemy.dialects.postgresql.base import PGDialect
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from processor.chain import genesis
+from processor.errors import SchemaMismatch, SettingsError, StoreDamaged, StoreUnreachable, TidemarkError
+from processor.messages import Checkpoint, Log, Plan, RecordedEvent, View, Wanted
+from processor.store import Committed, StreamInfo
+from processor.stores import reads, schema
+from processor.stores.rows import Row, event_rows, refused_rows, stream_rows, wanted_rows
+from processor.stores.tables import CHECKPOINT, RECORDED, REMEMBERED, checkpoints, events, refused, streams
+from processor.stores.views import Views
+
+_Result = TypeVar("_Result")
+
+_CONNECT_TIMEOUT_S = 10
+_STATEMENT_TIMEOUT_S = 30
+_LOCK_TIMEOUT_S = 5
+_ANSWER_TIMEOUT_S = 35  # for a server that is gone without a word; above its own time-out, which tells more
+_POOL_TIMEOUT_S = 30
+_WRITERS = 2
+_READERS = 3
+
+_FEW_EVENTS = 200
+"""Up to this many events a commit is one statement; above it, COPY is quicker than a round trip more costs."""
+
+_SETTINGS = {
+    "application_name": "tidemark",
+    "default_transaction_isolation": "read committed",
+    "statement_timeout": f"{_STATEMENT_TIMEOUT_S}s",
+    "lock_timeout": f"{_LOCK_TIMEOUT_S}s",
+    # A worker that was paused within a transaction lets go of its logs.
+    "idle_in_transaction_session_timeout": "15s",
+    "jit": "off",
+}
+
+# A plan made while the tables were small would scan, sort or hash them, and be kept as they grow: the writer goes by
+# key and in the order of an index. The readers plan anew each time.
+_WRITER_SETTINGS = dict.fromkeys(
+    ("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "enable_sort", "enable_incremental_sort"), "off"
+)
+_READER_SETTINGS = {"plan_cache_mode": "force_custom_plan"}
+
+# By the first two characters of SQLSTATE: connection, transaction, privileges, resources, operator; and the content.
+_FAULTS: dict[str, type[TidemarkError]] = {
+    **dict.fromkeys(("08", "25", "28", "3D", "40", "42", "53", "55", "57", "58"), StoreUnreachable),
+    **dict.fromkeys(("23", "XX"), StoreDamaged),
+}
+
+# --- the writer's SQL; the readers' is in `reads`
+
+_DIALECT = PGDialect()  # type: ignore[no-untyped-call]
+
+
+def _given(first: int, columns: Iterable[Column[Any]]) -> str:
+    """Rows that come as one array for each column, in the parameters from number `first` on; an item for FROM."""
+    names = [column.name for column in columns]
+    types = [column.type.compile(_DIALECT).partition(" ")[0] for column in columns]
+    arrays = ", ".join(f"${number}::{name}[]" for number, name in enumerate(types, first))
+    return f"unnest({arrays}) AS given ({', '.join(names)})"
+
+
+def _names(columns: Iterable[Column[Any]]) -> str:
+    return ", ".join(column.name for column in columns)
+
+
+_LOG = (checkpoints.c.tenant, checkpoints.c.partition)
+_STREAM = tuple(streams.columns)
+_EVENT = tuple(events.columns)
+_REFUSAL = tuple(refused.columns)
+_PLAN = (*_LOG, Column("before", BigInteger), *CHECKPOINT)
+
+_TENANTS = "SELECT name, number FROM tenants"
+
+_ADD_TENANTS = """
+INSERT INTO tenants (name) SELECT name FROM unnest($1::text[]) AS given (name) ORDER BY name
+ON CONFLICT (name) DO NOTHING
+"""
+
+_CLAIM = f"""
+INSERT INTO checkpoints ({_names((*_LOG, *CHECKPOINT))})
+SELECT * FROM {_given(1, (*_LOG, *CHECKPOINT))} ORDER BY tenant, partition
+ON CONFLICT (tenant, partition) DO UPDATE SET epoch = checkpoints.epoch + 1
+RETURNING {_names((*_LOG, *CHECKPOINT))}
+"""
+
+
+def _at(table: str, columns: str, key: str) -> str:
+    """Where a table has a key, as a range of one, in the order of the index that has these columns.
+
+    By equality, the planner is free to take an index that begins with the same columns, and to read a whole log or
+    stream for each key, or to drive the join from the other side: right for the small table that it knew.
+    """
+    names = ", ".join(f"{table}.{column}" for column in columns.split())
+    return f"ROW({names}) >= ROW({key}) AND ROW({names}) <= ROW({key}) ORDER BY {names}"
+
+
+_STREAM_KEY = "given.tenant, given.partition, given.name"
+_EVENT_KEY = "streams.tenant, streams.partition, streams.number, given.event_id"
+_KNOWN = f"""
+SELECT streams.tenant, streams.partition, streams.number, streams.version, {", ".join(map(str, RECORDED))}
+FROM {_given(1, (*_LOG, streams.c.name, events.c.event_id))}
+CROSS JOIN LATERAL (
+    SELECT * FROM streams WHERE {_at("streams", "tenant partition name", _STREAM_KEY)} LIMIT 1
+) AS streams
+LEFT JOIN LATERAL (
+    SELECT * FROM events WHERE {_at("events", "tenant partition stream event_id", _EVENT_KEY)} LIMIT 1
+) AS events ON true
+"""
+
+_COMMAND_KEY = "given.tenant, given.partition, given.stream, given.command_id"
+_REFUSED = f"""
+SELECT refused.tenant, refused.partition, {", ".join(map(str, REMEMBERED))}
+FROM {_given(1, (*_LOG, refused.c.stream, refused.c.command_id))}
+CROSS JOIN LATERAL (
+    SELECT * FROM refused
+    WHERE command_id IS NOT NULL AND {_at("refused", "tenant partition stream command_id", _COMMAND_KEY)}
+) AS refused
+ORDER BY refused.incarnation, refused.command_offset
+"""
+
+_REFUSED_AT = f"""
+SELECT tenant, partition, {", ".join(map(str, REMEMBERED))}
+FROM {_given(1, (*_LOG, refused.c.command_offset))}
+JOIN checkpoints USING (tenant, partition)
+JOIN refused USING (tenant, partition, incarnation, command_offset)
+"""
+
+_HOLD = f"""
+SELECT checkpoints.tenant, checkpoints.partition, checkpoints.epoch, checkpoints.next_offset
+FROM {_given(1, _LOG)} JOIN checkpoints USING (tenant, partition)
+ORDER BY checkpoints.tenant, checkpoints.partition FOR UPDATE OF checkpoints SKIP LOCKED
+"""
+
+_PLACES = f"""
+SELECT tenant, partition, epoch, next_offset FROM {_given(1, _LOG)} JOIN checkpoints USING (tenant, partition)
+"""
+
+# All or nothing: unless every checkpoint can be locked and is where its plan began, this writes nothing and says so.
+# A new stream whose name is there already, under another number, leaves the checkpoints without an offset, which fails
+# the transaction. The acknowledged fields are `acknowledge`'s, save where a plan begins a new incarnation.
+_WRITE = f"""
+WITH asked AS MATERIALIZED (
+    SELECT * FROM {_given(1, _PLAN)}
+), held AS (
+    SELECT FROM asked JOIN checkpoints USING (tenant, partition)
+    WHERE checkpoints.epoch = asked.epoch AND checkpoints.next_offset = asked.before
+    ORDER BY checkpoints.tenant, checkpoints.partition FOR UPDATE OF checkpoints SKIP LOCKED
+), standing AS MATERIALIZED (
+    SELECT (SELECT count(*) FROM held) = (SELECT count(*) FROM asked) AS all_held
+), added AS (
+    INSERT INTO events ({_names(_EVENT)})
+    SELECT * FROM {_given(15, _EVENT)} WHERE (SELECT all_held FROM standing)
+), headed AS (
+    INSERT INTO streams ({_names(_STREAM)})
+    SELECT * FROM {_given(32, _STREAM)} WHERE (SELECT all_held FROM standing)
+    ON CONFLICT (tenant, partition, name) DO UPDATE SET version = excluded.version
+    WHERE streams.number = excluded.number
+    RETURNING 1
+), remembered AS (
+    INSERT INTO refused ({_names(_REFUSAL)})
+    SELECT * FROM {_given(37, _REFUSAL)} WHERE (SELECT all_held FROM standing)
+), moved AS (
+    UPDATE checkpoints SET
+        next_offset = CASE WHEN (SELECT count(*) FROM headed) = cardinality($32) THEN asked.next_offset END,
+        next_position = asked.next_position,
+        streams = asked.streams,
+        chain = asked.chain,
+        log_time_ms = asked.log_time_ms,
+        last_offset = asked.last_offset,
+        last_digest = asked.last_digest,
+        acknowledged_offset = CASE WHEN checkpoints.incarnation = asked.incarnation
+            THEN checkpoints.acknowledged_offset ELSE asked.acknowledged_offset END,
+        acknowledged_position = CASE WHEN checkpoints.incarnation = asked.incarnation
+            THEN checkpoints.acknowledged_position ELSE asked.acknowledged_position END,
+        incarnation = asked.incarnation
+    FROM asked
+    WHERE (checkpoints.tenant, checkpoints.partition) = (asked.tenant, asked.partition)
+        AND (SELECT all_held FROM standing)
+)
+SELECT all_held FROM standing
+"""
+
+# What is acknowledged may be lost and done again, so this does not wait for the disk.
+_ACKNOWLEDGE = f"""
+WITH held AS (
+    SELECT tenant, partition, given.acknowledged_offset, given.acknowledged_position
+    FROM {_given(1, (*_LOG, *(checkpoints.c[n] for n in ("epoch", "acknowledged_offset", "acknowledged_position"))))}
+    JOIN checkpoints USING (tenant, partition, epoch)
+    ORDER BY tenant, partition FOR UPDATE OF checkpoints
+)
+UPDATE checkpoints SET
+    acknowledged_offset = greatest(checkpoints.acknowledged_offset, held.acknowledged_offset),
+    acknowledged_position = greatest(checkpoints.acknowledged_position, held.acknowledged_position)
+FROM held
+WHERE (checkpoints.tenant, checkpoints.partition) = (held.tenant, held.partition)
+    AND (SELECT set_config('synchronous_commit', 'off', true)) = 'off'
+"""
+
+# A log's time never falls with its offsets, so the oldest by offset are the oldest by time.
+_FORGET = """
+WITH oldest AS (
+    SELECT refused.* FROM refused JOIN checkpoints USING (tenant, partition)
+    WHERE tenant = (SELECT number FROM tenants WHERE name = $1) AND partition = $2
+        AND (refused.incarnation, command_offset) < (checkpoints.incarnation, acknowledged_offset)
+    ORDER BY refused.incarnation, command_offset LIMIT $3
+), gone AS (
+    DELETE FROM refused USING oldest
+    WHERE (refused.tenant, refused.partition) = (oldest.tenant, oldest.partition)
+        AND (refused.incarnation, refused.command_offset) = (oldest.incarnation, oldest.command_offset)
+        AND oldest.log_time_ms < $4
+    RETURNING 1
+)
+SELECT count(*) FROM gone
+"""
+
+
+class PostgresStore:
+    """See `store.Store`."""
+
+    durable = True
+
+    def __init__(self, url: URL, partitions: int, *, durability: str, read_only: bool) -> None:
+        self._partitions = partitions
+        self._place = place_of(url)
+        self._read_only = read_only
+        settings = {
+            "synchronous_commit": "on" if durability == "full" else "off",
+            "default_transaction_read_only": "on" if read_only else "off",
+        }
+        self._writers = make_engine(url, _WRITERS, {**settings, **_WRITER_SETTINGS})
+        self._readers = make_engine(url, _READERS, {**settings, **_READER_SETTINGS})
+        # One at a time: an acknowledgement must not keep a commit of the same worker from its checkpoint.
+        self._writing = asyncio.Lock()
+        self._tenants: dict[str, int] = {}
+
+    async def open(self) -> None:
+        await self._read(lambda connection: schema.check(connection, self._partitions))
+
+    async def close(self) -> None:
+        for engine in (self._readers, self._writers):
+            with suppress(SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                await engine.dispose()
+
+    # --- the writer's side
+
+    async def claim(self, logs: Sequence[Log]) -> dict[Log, Checkpoint]:
+        async with self._writing, self._driver() as driver, driver.transaction():
+            # An epoch must not be given out twice, whatever the durability of the rest.
+            await driver.execute("SET LOCAL synchronous_commit = on")
+            known = await self._tenants_of(driver, logs)
+            if new := {log.tenant for log in logs} - known.keys():
+                await driver.execute(_ADD_TENANTS, list(new))
+            tenants = await self._tenants_of(driver, logs)
+            first = [
+                (tenants[log.tenant], log.partition, *astuple(Checkpoint(1, 0, 1, 0, genesis(log))))
+                for log in dict.fromkeys(logs)
+            ]
+            rows = await driver.fetch(_CLAIM, *_arrays(first, (*_LOG, *CHECKPOINT)))
+        found = {(tenant, partition): Checkpoint(*fields) for tenant, partition, *fields in rows}
+        return {log: found[tenants[log.tenant], log.partition] for log in logs}
+
+    async def load(self, wanted: Mapping[Log, Wanted]) -> dict[Log, View]:
+        async with self._driver() as driver:
+            tenants = await self._tenants_of(driver, wanted)
+            views, rows = Views(wanted, tenants), wanted_rows(wanted, tenants, str)
+            if rows.known:
+                views.add_known(await driver.fetch(_KNOWN, *zip(*rows.known, strict=True)))
+            if rows.commands:
+                views.add_refused(await driver.fetch(_REFUSED, *zip(*rows.commands, strict=True)))
+            if rows.offsets:
+                views.add_refused_at(await driver.fetch(_REFUSED_AT, *zip(*rows.offsets, strict=True)))
+        return views.by_log
+
+    async def commit(self, plans: Sequence[Plan]) -> dict[Log, Committed]:
+        async with self._writing, self._driver() as driver:
+            tenants = await self._tenants_of(driver, [plan.log for plan in plans])
+            numbered = [(tenants[plan.log.tenant], plan) for plan in plans if plan.log.tenant in tenants]
+            small = sum(len(plan.events) for plan in plans) <= _FEW_EVENTS
+            if small and len(numbered) == len(plans) and await _write(driver, numbered, _event_rows(numbered)):
+                return dict.fromkeys((plan.log for plan in plans), Committed.YES)
+            async with driver.transaction():
+                ended = await _commit(driver, numbered)
+        return {plan.log: ended.get(plan.log, Committed.FENCED) for plan in plans}
+
+    async def acknowledge(self, acknowledged: Mapping[Log, Checkpoint]) -> None:
+        async with self._writing, self._driver() as driver:
+            tenants = await self._tenants_of(driver, acknowledged)
+            rows = [
+                (tenants[log.tenant], log.partition, to.epoch, to.acknowledged_offset, to.acknowledged_position)
+                for log, to in acknowledged.items()
+                if log.tenant in tenants
+            ]
+            if rows:
+                await driver.execute(_ACKNOWLEDGE, *zip(*rows, strict=True))
+
+    async def forget_refused(self, log: Log, before_log_time_ms: int, limit: int) -> int:
+        async with self._writing, self._driver() as driver:
+            gone: int = await driver.fetchval(_FORGET, *log, limit, before_log_time_ms)
+            return gone
+
+    async def _tenants_of(self, driver: asyncpg.Connection, logs: Iterable[Log]) -> dict[str, int]:
+        """The tenants' numbers, which never change; those of unknown tenants are missing."""
+        if not self._tenants.keys() >= {log.tenant for log in logs}:
+            self._tenants = dict(await driver.fetch(_TENANTS))
+        return self._tenants
+
+    # --- the readers' side
+
+    async def checkpoints(self) -> dict[Log, Checkpoint]:
+        return await self._read(reads.read_checkpoints)
+
+    async def read_log(self, log: Log, after_position: int, limit: int) -> list[RecordedEvent]:
+        return await self._read(lambda connection: reads.read_log(connection, log, after_position, limit))
+
+    async def read_stream(self, log: Log, stream: str, after_version: int, limit: int) -> list[RecordedEvent]:
+        return await self._read(lambda connection: reads.read_stream(connection, log, stream, after_version, limit))
+
+    async def streams(self, log: Log, after_number: int, limit: int) -> list[tuple[int, StreamInfo]]:
+        return await self._read(lambda connection: reads.read_streams(connection, log, after_number, limit))
+
+    # --- connections
+
+    @asynccontextmanager
+    async def _driver(self) -> AsyncIterator[asyncpg.Connection]:
+        """A connection of asyncpg itself, without a transaction: statements for which each round trip counts."""
+        with faults(self._place):
+            async with self._writers.connect() as connection:
+                try:
+                    yield (await connection.get_raw_connection()).driver_connection
+                except BaseException:
+                    # Broken, or cancelled in the middle of something: nobody is given it again.
+                    await connection.invalidate()
+                    raise
+
+    async def _read(self, work: Callable[[AsyncConnection], Awaitable[_Result]]) -> _Result:
+        with faults(self._place):
+            async with self._readers.connect() as connection:
+                return await work(connection)
+
+
+# --- a commit
+
+
+async def _commit(driver: asyncpg.Connection, plans: Sequence[tuple[int, Plan]]) -> dict[Log, Committed]:
+    """Write what can be written, within the caller's transaction."""
+    logs = _arrays([(tenant, plan.log.partition) for tenant, plan in plans], _LOG)
+    held = _places(await driver.fetch(_HOLD, *logs))
+    seen = held if len(held) == len(plans) else _places(await driver.fetch(_PLACES, *logs))
+    ended: dict[Log, Committed] = {}
+    good: list[tuple[int, Plan]] = []
+    for tenant, plan in plans:
+        key, before = (tenant, plan.log.partition), (plan.before.epoch, plan.before.next_offset)
+        if held.get(key) == before:
+            good.append((tenant, plan))
+            ended[plan.log] = Committed.YES
+        else:
+            ended[plan.log] = Committed.BUSY if key not in held and seen.get(key) == before else Committed.FENCED
+    rows = _event_rows(good)
+    if len(rows) > _FEW_EVENTS:
+        await driver.copy_records_to_table("events", records=rows, columns=[column.name for column in _EVENT])
+        rows = []
+    if good and not await _write(driver, good, rows):
+        raise StoreDamaged("a checkpoint changed while its row was locked")
+    return ended
+
+
+async def _write(driver: asyncpg.Connection, plans: Sequence[tuple[int, Plan]], rows: list[Row]) -> bool:
+    """Write all plans, with these event rows, or nothing; False where not all checkpoints could be had."""
+    places = [(tenant, plan.log.partition, plan.before.next_offset, *astuple(plan.after)) for tenant, plan in plans]
+    heads = [row for tenant, plan in plans for row in stream_rows(tenant, plan)]
+    remembered = [row for tenant, plan in plans for row in refused_rows(tenant, plan)]
+    written: bool = await driver.fetchval(
+        _WRITE,
+        *_arrays(places, _PLAN),
+        *_arrays(rows, _EVENT),
+        *_arrays(heads, _STREAM),
+        *_arrays(remembered, _REFUSAL),
+    )
+    return written
+
+
+def _event_rows(plans: Sequence[tuple[int, Plan]]) -> list[Row]:
+    return [row for tenant, plan in plans for row in event_rows(tenant, plan, str)]
+
+
+def _places(rows: Iterable[Any]) -> dict[tuple[int, int], tuple[int, int]]:
+    return {(tenant, partition): (epoch, next_offset) for tenant, partition, epoch, next_offset in rows}
+
+
+def _arrays(rows: Sequence[Row], columns: Sequence[Column[Any]]) -> list[Sequence[Any]]:
+    """Rows as the parameters that `_given` declares: one array for each column."""
+    return list(zip(*rows, strict=True)) if rows else [()] * len(columns)
+
+
+# --- connections
+
+
+def place_of(url: URL) -> str:
+    """Host, port and database, for messages: no user, no password."""
+    return f"PostgreSQL at {url.host or 'localhost'}:{url.port or 5432}/{url.database or ''}"
+
+
+def make_engine(
+    url: URL, connections: int, settings: Mapping[str, str], answer_timeout_s: float | None = _ANSWER_TIMEOUT_S
+) -> AsyncEngine:
+    """An engine whose connections commit each statement by itself, with time-outs for everything that may hang."""
+    # The driver reads the URL itself, so that it takes what other PostgreSQL clients take, sslmode for one.
+    address = url.render_as_string(hide_password=False)
+
+    async def connect() -> asyncpg.Connection:
+        return await asyncpg.connect(
+            address,
+            timeout=_CONNECT_TIMEOUT_S,
+            command_timeout=answer_timeout_s,
+            server_settings={**_SETTINGS, **settings},
+        )
+
+    return create_async_engine(
+        "postgresql+asyncpg://",
+        async_creator=connect,
+        pool_size=connections,
+        max_overflow=0,
+        pool_timeout=_POOL_TIMEOUT_S,
+        isolation_level="AUTOCOMMIT",
+    )
+
+
+@contextmanager
+def faults(place: str) -> Iterator[None]:
+    """PostgreSQL's errors as the project's. What is left is a bug, and stays what it is."""
+    try:
+        yield
+    except PoolTimeoutError:
+        raise StoreUnreachable(f"{place}: all connections are taken, for {_POOL_TIMEOUT_S} s") from None
+    except (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
+        # SQLAlchemy hands on its own copy of the driver's error.
+        cause = cause.__cause__ if isinstance(error, DBAPIError) and cause.__cause__ else cause
+        fault = _fault(cause)
+        if fault is None:
+            raise
+        lines = str(cause).splitlines() or [type(cause).__name__]
+        raise fault(f"{place}: {lines[0]}") from None
+
+
+def _fault(cause: BaseException) -> type[TidemarkError] | None:
+    if isinstance(cause, ClientConfigurationError):
+        return SettingsError
+    if isinstance(cause, ValueError):
+        return None
+    state: str = getattr(cause, "sqlstate", None) or "08000"
+    if state in ("42P01", "42703", "3F000"):
+        return SchemaMismatch
+    return _FAULTS.get(state[:2])
