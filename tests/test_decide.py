@@ -519,6 +519,13 @@ def test_a_timestamp_that_is_none_is_the_logs_time(timestamp: int | None) -> Non
     assert plan.after.log_time_ms == 5000
 
 
+@pytest.mark.parametrize("timestamp", [0, 253_402_300_799_999])
+def test_a_timestamp_from_1970_to_9999_is_the_events_time(timestamp: int) -> None:
+    past = Past()
+    past.decide_one(record(0, command(), timestamp=5000))
+    assert past.plan(record(1, command(), timestamp=timestamp)).events[0].time_ms == timestamp
+
+
 def test_without_any_timestamp_the_logs_time_is_zero() -> None:
     assert Past().plan(record(0, command(), timestamp=None)).events[0].time_ms == 0
 

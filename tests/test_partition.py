@@ -1,5 +1,6 @@
 """A stream's partition is the one that Kafka's default partitioner gives its name."""
 
+import tracemalloc
 from collections.abc import Sequence
 
 import pytest
@@ -41,3 +42,14 @@ def test_the_partition_is_that_of_kafkas_default_partitioner(key: bytes, partiti
 @pytest.mark.parametrize(("name", "partition"), [("order-42", 0), ("order-43", 10), ("Ünïcode", 17)])
 def test_a_name_keeps_its_partition(name: str, partition: int) -> None:
     assert partition_of(name.encode(), 32) == partition
+
+
+def test_keys_beyond_any_limit_do_not_stay_in_memory() -> None:
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for number in range(30):
+            partition_of(b"%d" % number * 50_000, 32)
+        assert tracemalloc.get_traced_memory()[0] - before < 100_000
+    finally:
+        tracemalloc.stop()
