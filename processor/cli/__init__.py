@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from processor.cli import config, migrate, read, send, stats, tail, topics, worker
+from processor.cli import config, migrate, read, send, stats, tail, topics, verify, worker
 from processor.cli.frame import EXIT_CODES
 
 app = typer.Typer(
@@ -41,6 +41,7 @@ app.command(epilog=EXIT_CODES)(read.read)
 app.command(epilog=EXIT_CODES)(read.streams)
 app.add_typer(topics.app, name="topics")
 app.add_typer(migrate.app, name="migrate")
+app.command(epilog=EXIT_CODES)(verify.verify)
 app.command(epilog=EXIT_CODES)(stats.stats)
 app.command(epilog=EXIT_CODES)(config.config)
 
