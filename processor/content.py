@@ -31,12 +31,13 @@ def _tagged_number(text: str) -> dict[str, str]:
 
 # A lone surrogate can't come out of a text that was UTF-8 and had its escapes checked.
 _NUMBER_KEY = "\udc00number"
+_reader = json.JSONDecoder(parse_int=_tagged_number, parse_float=_tagged_number)
+_writer = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
-def canonical(text: bytes) -> bytes:
+def canonical(text: bytes) -> str:
     """One spelling for each JSON value. `text` has been checked to be JSON."""
-    value = json.loads(text, parse_int=_tagged_number, parse_float=_tagged_number)
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+    return "{}" if text == b"{}" else _writer.encode(_reader.decode(text.decode()))
 
 
 def _same_json(one: bytes, other: bytes) -> bool:
@@ -66,8 +67,8 @@ def command_content(command: Command) -> bytes:
             None if event.event_id is UNSET else event.event_id.lower(),
             event.type,
             event.schema_version,
-            canonical(bytes(event.data)).decode(),
-            canonical(bytes(event.metadata)).decode(),
+            canonical(bytes(event.data)),
+            canonical(bytes(event.metadata)),
         ]
         for event in command.events
     ]
