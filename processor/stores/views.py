@@ -30,8 +30,7 @@ class Views:
             view.heads[name] = Head(row[2], row[3])
             if row[5] is not None:
                 _, version, position, event_id, *fields = row[4:]
-                if isinstance(event_id, bytes):
-                    event_id = id_text(event_id)
+                event_id = id_text(event_id) if isinstance(event_id, bytes) else str(event_id)
                 view.known[name, event_id] = RecordedEvent(name, version, position, event_id, *fields)
 
     def add_refused(self, rows: Iterable[Any]) -> None:
