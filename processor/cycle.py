@@ -160,6 +160,10 @@ class Cycles:
         owned.read_offset = piece.end
         self._waiting.set()
 
+    def wake(self) -> None:
+        """Look again at what waits: a log that had no room may have some now."""
+        self._waiting.set()
+
     # --- the loop
 
     async def run(self) -> None:

@@ -53,7 +53,7 @@ class Record(Protocol):
         ...
 
 
-class Slice(Struct, frozen=True):
+class Slice(Struct, frozen=True, gc=False):
     """A run of a log's records without a hole: all there is from offset `begin` up to, not including, `end`.
 
     `seek` numbers the seek after which it was fetched; slices of an earlier one are void.
@@ -72,7 +72,7 @@ _ExactVersion = Annotated[int, Meta(ge=0, le=MAX_VERSION)]
 ExpectedVersion = _ExactVersion | Literal["any", "no_stream", "stream_exists"]
 
 
-class NewEvent(Struct, frozen=True, forbid_unknown_fields=True):
+class NewEvent(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """An event as a client asks for it. `data` and `metadata` are JSON text, as it came."""
 
     type: str
@@ -82,7 +82,7 @@ class NewEvent(Struct, frozen=True, forbid_unknown_fields=True):
     metadata: Raw = Raw(b"{}")
 
 
-class Command(Struct, frozen=True, forbid_unknown_fields=True):
+class Command(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """A request to append `events` to `stream`, all or none."""
 
     stream: str
@@ -116,13 +116,13 @@ class Rules(Struct, frozen=True):
     retention_ms: int = 7 * 24 * 3600 * 1000
 
 
-class Unreadable(Struct, frozen=True):
+class Unreadable(Struct, frozen=True, gc=False):
     """A record's value that is not a command at all."""
 
     detail: str
 
 
-class Unfit(Struct, frozen=True):
+class Unfit(Struct, frozen=True, gc=False):
     """A record's value that can be read as a command, but not be accepted as one.
 
     `stream` is None where the value was too large to be parsed. `too_large` and `invalid` are sentences for a
@@ -181,7 +181,7 @@ Reason = Literal[
 ]
 
 
-class _Outcome(Struct, frozen=True, kw_only=True, tag_field="outcome", omit_defaults=True):
+class _Outcome(Struct, frozen=True, kw_only=True, tag_field="outcome", omit_defaults=True, gc=False):
     """What every outcome says. Fields that do not apply are left out of the JSON."""
 
     tenant: str
@@ -191,7 +191,7 @@ class _Outcome(Struct, frozen=True, kw_only=True, tag_field="outcome", omit_defa
     reply_refused: bool = False
 
 
-class _Appended(_Outcome, frozen=True, kw_only=True):
+class _Appended(_Outcome, frozen=True, kw_only=True, gc=False):
     stream: str
     first_version: int
     last_version: int
@@ -200,29 +200,29 @@ class _Appended(_Outcome, frozen=True, kw_only=True):
     event_ids: list[str]
 
 
-class Accepted(_Appended, frozen=True, tag="accepted"):
+class Accepted(_Appended, frozen=True, tag="accepted", gc=False):
     """The events were appended, by this command."""
 
 
-class Duplicate(_Appended, frozen=True, tag="duplicate"):
+class Duplicate(_Appended, frozen=True, tag="duplicate", gc=False):
     """The events were in the stream before, where the versions and positions say."""
 
 
-class _Refusal(_Outcome, frozen=True, kw_only=True):
+class _Refusal(_Outcome, frozen=True, kw_only=True, gc=False):
     stream: str | UnsetType = UNSET
     reason: Reason
     detail: str
     replayed: bool = False
 
 
-class Conflict(_Refusal, frozen=True, kw_only=True, tag="conflict"):
+class Conflict(_Refusal, frozen=True, kw_only=True, tag="conflict", gc=False):
     """The stream was not at the expected version; `actual_version` is 0 where there was no stream."""
 
     expected_version: ExpectedVersion
     actual_version: int
 
 
-class Rejected(_Refusal, frozen=True, kw_only=True, tag="rejected"):
+class Rejected(_Refusal, frozen=True, kw_only=True, tag="rejected", gc=False):
     """The command can't be carried out, now or later, as it stands."""
 
 
@@ -230,7 +230,7 @@ Refusal = Conflict | Rejected
 Outcome = Accepted | Duplicate | Conflict | Rejected
 
 
-class RefusedCommand(Struct, frozen=True):
+class RefusedCommand(Struct, frozen=True, gc=False):
     """A refusal as the store remembers it: for the same answer to the same offset, and for rows 6 and 7.
 
     `stream` and `command_id` are None, and `content` empty, where the refusal is not to be remembered by command id.
@@ -315,7 +315,7 @@ class Wanted(Struct):
     offsets: list[int]
 
 
-class Publication(Struct):
+class Publication(Struct, gc=False):
     """What of a decided, committed run of commands has to be published, in this order, before the next one.
 
     `next_offset` and `last_position` are how far replies and feed are acknowledged once it is out.

@@ -96,6 +96,7 @@ class Worker:
                 feed_position=feed_position,
                 reply_from=reply_from,
                 backlog=settings.publish_backlog,
+                on_room=app.cycles.wake,
             )
 
         async def found(logs: Sequence[Log], group_offsets: Mapping[Log, int | None]) -> dict[Log, Found]:

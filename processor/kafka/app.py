@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import faust
-from faust.app.base import BootStrategy, logger as faust_logger
+from faust.app.base import BootStrategy
+from faust.app.base import logger as faust_logger
 from faust.types import TP
 
 from processor.cycle import Cycles

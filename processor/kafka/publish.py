@@ -153,7 +153,7 @@ class LogPublisher:
     """Publishes for one log. `feed_position` is the last that the feed has: nothing up to it is sent again.
 
     `reply_from`: commands below this offset have been answered. `is_allowed` says which topics a command may name for
-    its reply. `backlog` bounds the answers and events that wait.
+    its reply. `backlog` bounds the answers and events that wait; `on_room` is told when there is room again.
     """
 
     def __init__(
@@ -166,6 +166,7 @@ class LogPublisher:
         feed_position: int,
         reply_from: int,
         backlog: int,
+        on_room: Callable[[], None],
     ) -> None:
         self.acknowledged_offset = reply_from
         self.acknowledged_position = feed_position
@@ -176,6 +177,7 @@ class LogPublisher:
         self._feed_position = feed_position
         self._reply_from = reply_from
         self._backlog = backlog
+        self._on_room = on_room
         self._pending = 0
         self._queue: deque[Publication] = deque()
         self._wake = asyncio.Event()
@@ -204,7 +206,10 @@ class LogPublisher:
             while self._queue:
                 publication = self._queue.popleft()
                 await self._publish(publication)
+                had_room = self.has_room
                 self._pending -= _size(publication)
+                if self.has_room and not had_room:
+                    self._on_room()
             self._wake.clear()
             await self._wake.wait()
 

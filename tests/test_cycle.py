@@ -1,0 +1,153 @@
+"""Cycles, on the memory store: each log on its own, and nothing handed on that is not committed."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from processor.cycle import Cycles, OwnedLog
+from processor.errors import Misfit
+from processor.messages import Accepted, Limits, Log, Publication, Rules, Slice
+from processor.partition import partition_of
+from processor.stores.memory import MemoryStore
+from tests.records import SomeRecord
+
+PARTITIONS = 4
+STREAM = "order-1"
+LOG = Log("default", partition_of(STREAM.encode(), PARTITIONS))
+
+
+class Kept:
+    """An outlet that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.has_room = True
+        self.acknowledged_offset = 0
+        self.acknowledged_position = 0
+        self.publications: list[Publication] = []
+        self.given = asyncio.Event()
+
+    def put(self, publication: Publication) -> None:
+        self.publications.append(publication)
+        self.given.set()
+
+
+def piece(begin: int, count: int = 1, seek: int = 1, end: int | None = None) -> Slice:
+    value = b'{"stream":"order-1","events":[{"type":"Counted"}]}'
+    records = [SomeRecord(begin + number, value, STREAM.encode(), 1_000, ()) for number in range(count)]
+    return Slice(LOG, seek, begin, begin + count if end is None else end, records)
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.store = MemoryStore()
+        self.outlet = Kept()
+        self.lost: list[tuple[OwnedLog, Misfit | None]] = []
+        self.cycles = Cycles(
+            self.store,
+            Rules(PARTITIONS),
+            Limits(),
+            batch_size=100,
+            on_lost=lambda owned, why: self.lost.append((owned, why)),
+        )
+
+    async def own(self) -> OwnedLog:
+        checkpoint = (await self.store.claim([LOG]))[LOG]
+        owned = OwnedLog(LOG, checkpoint, self.outlet, 1, checkpoint.next_offset, 0)
+        self.cycles.add(owned)
+        return owned
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        task = asyncio.create_task(self.cycles.run())
+        try:
+            async with asyncio.timeout(5):
+                yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+async def test_what_is_offered_is_decided_committed_and_handed_on(bench: Bench) -> None:
+    await bench.own()
+    bench.cycles.offer(piece(0, 3))
+    async with bench.running():
+        await bench.outlet.given.wait()
+    (publication,) = bench.outlet.publications
+    assert [type(outcome) for _, outcome in publication.answers] == [Accepted] * 3
+    assert [event.position for event in publication.events] == [1, 2, 3]
+    assert (publication.next_offset, publication.last_position) == (3, 3)
+    assert (await bench.store.checkpoints())[LOG].next_offset == 3
+
+
+async def test_a_log_without_room_waits_and_goes_on_when_it_is_woken(bench: Bench) -> None:
+    await bench.own()
+    bench.outlet.has_room = False
+    bench.cycles.offer(piece(0))
+    async with bench.running():
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert bench.outlet.publications == []
+        bench.outlet.has_room = True
+        bench.cycles.wake()
+        await bench.outlet.given.wait()
+
+
+async def test_a_hole_between_slices_is_a_misfit(bench: Bench) -> None:
+    await bench.own()
+    bench.cycles.offer(piece(0))
+    with pytest.raises(Misfit, match="not at 1"):
+        bench.cycles.offer(piece(2))
+
+
+async def test_a_slice_from_before_the_last_seek_is_dropped(bench: Bench) -> None:
+    owned = await bench.own()
+    bench.cycles.offer(piece(7, seek=0))
+    assert not owned.slices and owned.read_offset == 0
+
+
+async def test_offsets_without_records_are_passed_over(bench: Bench) -> None:
+    await bench.own()
+    bench.cycles.offer(piece(0, 1, end=5))
+    bench.cycles.offer(piece(5, 1))
+    async with bench.running():
+        while len(bench.outlet.publications) < 2:
+            bench.outlet.given.clear()
+            await bench.outlet.given.wait()
+    assert [publication.next_offset for publication in bench.outlet.publications] == [5, 6]
+
+
+async def test_a_fenced_log_leaves_and_publishes_nothing(bench: Bench) -> None:
+    owned = await bench.own()
+    await bench.store.claim([LOG])
+    bench.cycles.offer(piece(0))
+    async with bench.running():
+        while not bench.lost:
+            await asyncio.sleep(0)
+    assert bench.lost == [(owned, None)]
+    assert bench.outlet.publications == []
+    assert LOG not in bench.cycles.logs
+
+
+async def test_commands_that_are_decided_already_are_answered_from_the_store(bench: Bench) -> None:
+    await bench.own()
+    bench.cycles.offer(piece(0, 2))
+    async with bench.running():
+        await bench.outlet.given.wait()
+    first = bench.outlet.publications.pop()
+    bench.outlet.given.clear()
+
+    checkpoint = (await bench.store.claim([LOG]))[LOG]
+    bench.cycles.add(OwnedLog(LOG, checkpoint, bench.outlet, 2, 0, 0))
+    bench.cycles.offer(piece(0, 3, seek=2))
+    async with bench.running():
+        await bench.outlet.given.wait()
+    (again,) = bench.outlet.publications
+    assert [outcome for _, outcome in again.answers[:2]] == [outcome for _, outcome in first.answers]
+    assert [event.position for event in again.events] == [3]
