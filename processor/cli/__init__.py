@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from processor.cli import config, migrate, read, send, stats, tail, topics, verify, worker
+from processor.cli import config, demo, migrate, read, send, stats, tail, topics, verify, worker
 from processor.cli.frame import EXIT_CODES
 
 app = typer.Typer(
@@ -34,6 +34,7 @@ def _tidemark(
     """An event store fed through Kafka: gapless streams, one decision per command, an ordered feed."""
 
 
+app.command(epilog=EXIT_CODES)(demo.demo)
 app.command(epilog=EXIT_CODES)(worker.worker)
 app.command(epilog=EXIT_CODES)(send.send)
 app.command(epilog=EXIT_CODES)(tail.tail)
