@@ -1,0 +1,132 @@
+"""What the benchmarks run on: a broker, a database server, and for each run topics and a store that are empty."""
+
+import os
+import shutil
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Literal, NamedTuple
+from uuid import uuid4
+
+from aiokafka.admin import AIOKafkaAdminClient
+
+from benchmarks.load import PARTITIONS
+from processor.kafka.topics import create_topics
+from processor.messages import Log
+from processor.names import DEFAULT_TENANT, TopicNames
+from processor.settings import Settings
+from processor.stores import open_store
+from processor.stores.migrate import upgrade
+from tests.servers import Broker, Postgres, fresh_database
+
+StoreKind = Literal["sqlite", "postgres"]
+
+LOGS = [Log(DEFAULT_TENANT, partition) for partition in range(PARTITIONS)]
+
+
+class Site(NamedTuple):
+    """The topics and the store of one run."""
+
+    settings: Settings
+    names: TopicNames
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For a process that works here."""
+        ours = {
+            "TIDEMARK_BROKERS": ",".join(self.settings.brokers),
+            "TIDEMARK_STORE": self.settings.store,
+            "TIDEMARK_TOPIC_PREFIX": self.settings.topic_prefix,
+            "TIDEMARK_GROUP": self.settings.group,
+            "TIDEMARK_HTTP": self.settings.http,
+            "TIDEMARK_LOG_FORMAT": "json",
+        }
+        others = {name: value for name, value in os.environ.items() if not name.startswith("TIDEMARK_")}
+        return others | ours
+
+
+class Bed:
+    """Servers that outlive the runs, and a folder for SQLite's files on the disk of the working directory."""
+
+    def __init__(self, bootstrap: str, postgres: str | None, folder: Path) -> None:
+        self.bootstrap = bootstrap
+        self._postgres = postgres
+        self._folder = folder
+
+    @asynccontextmanager
+    async def site(self, kind: StoreKind) -> AsyncIterator[Site]:
+        """Topics and a store for one run; gone afterwards."""
+        name = f"bench-{uuid4().hex[:8]}"
+        with self._store(kind, name) as url:
+            settings = Settings(
+                brokers=[self.bootstrap], store=url, topic_prefix=f"{name}.", group=name, partitions=PARTITIONS,
+                http="127.0.0.1:0",
+            )  # fmt: skip
+            await _make_store(settings)
+            await create_topics(settings)
+            names = TopicNames.of(settings.topic_prefix, DEFAULT_TENANT)
+            try:
+                yield Site(settings, names)
+            finally:
+                await _delete_topics(self.bootstrap, names)
+
+    @contextmanager
+    def _store(self, kind: StoreKind, name: str) -> Iterator[str]:
+        if kind == "postgres":
+            assert self._postgres is not None, "no PostgreSQL server was started"
+            with fresh_database(self._postgres, name) as url:
+                yield url
+            return
+        folder = self._folder / name
+        folder.mkdir()
+        try:
+            yield f"sqlite:///{folder}/tidemark.db"
+        finally:
+            shutil.rmtree(folder)
+
+
+@contextmanager
+def bed(*, with_postgres: bool) -> Iterator[Bed]:
+    """A bed on the servers named by `TIDEMARK_BENCH_KAFKA` and `TIDEMARK_BENCH_POSTGRES`, or on ones of its own.
+
+    Its own PostgreSQL has its defaults: whatever is committed is on the disk.
+    """
+    with ExitStack() as servers:
+        bootstrap = os.environ.get("TIDEMARK_BENCH_KAFKA")
+        if bootstrap is None:
+            say("starting a broker")
+            bootstrap = servers.enter_context(Broker()).bootstrap
+        postgres = os.environ.get("TIDEMARK_BENCH_POSTGRES") if with_postgres else None
+        if with_postgres and postgres is None:
+            say("starting PostgreSQL")
+            postgres = servers.enter_context(Postgres()).url()
+        folder = Path(mkdtemp(prefix="tidemark-bench-"))
+        servers.callback(shutil.rmtree, folder, ignore_errors=True)
+        yield Bed(bootstrap, postgres, folder)
+
+
+async def _make_store(settings: Settings) -> None:
+    """With its schema and its first checkpoints, so that no run is the one that makes them."""
+    upgrade(settings.store, partitions=settings.partitions)
+    store = open_store(settings.store, partitions=settings.partitions)
+    await store.open()
+    try:
+        await store.claim(LOGS)
+    finally:
+        await store.close()
+
+
+async def _delete_topics(bootstrap: str, names: TopicNames) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        await admin.delete_topics(list(names.all()))
+    finally:
+        await admin.close()
+
+
+def say(text: str) -> None:
+    """Progress, beside the result."""
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,55 @@
+"""What a drain leaves behind, made ready beforehand: the rows and records that the bare path only has to move.
+
+They come out of the product's own decision, so they are the ones that the worker writes for the same commands.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from benchmarks.load import PARTITIONS, CommandRecord, by_partition
+from processor.chain import genesis
+from processor.codec import decode, encode_outcome, event_headers
+from processor.decide import decide
+from processor.messages import Checkpoint, Limits, Log, Plan, Rules, View
+from processor.names import DEFAULT_TENANT
+from processor.stores.rows import event_rows
+
+Outgoing = tuple[bytes | None, bytes, list[tuple[str, bytes]], int | None]
+"""Key, value, headers, timestamp."""
+
+
+class Ready(NamedTuple):
+    """Of one partition, one of each for every command: a row of `events`, a record for the feed, a reply."""
+
+    rows: list[tuple[Any, ...]]
+    feed: list[Outgoing]
+    replies: list[Outgoing]
+
+
+def plans(records: Sequence[CommandRecord]) -> dict[Log, Plan]:
+    """What the commands come to, each log from its beginning."""
+    rules = Rules(PARTITIONS)
+    return {
+        (log := Log(DEFAULT_TENANT, partition)): decide(
+            rules,
+            log,
+            Checkpoint(1, 0, 1, 0, genesis(log)),
+            View.empty(),
+            [(record, decode(record.key, record.value, Limits())) for record in of_partition],
+            len(of_partition),
+        )
+        for partition, of_partition in by_partition(records).items()
+    }
+
+
+def ready(records: Sequence[CommandRecord], tenant: int, event_id: Callable[[str], Any]) -> dict[int, Ready]:
+    """By partition. `tenant` is its number in the store, `event_id` makes of an id what the driver takes fastest."""
+    return {log.partition: _ready(log, plan, tenant, event_id) for log, plan in plans(records).items()}
+
+
+def _ready(log: Log, plan: Plan, tenant: int, event_id: Callable[[str], Any]) -> Ready:
+    return Ready(
+        event_rows(tenant, plan, event_id),
+        [(event.stream.encode(), event.data, event_headers(log, event), event.time_ms) for event in plan.events],
+        [(record.key, encode_outcome(outcome), [], None) for record, outcome in plan.answers],
+    )
