@@ -85,30 +85,6 @@ def decode_outcome(text: bytes) -> Outcome:
     return _outcome.decode(text)
 
 
-def encode_event(log: Log, event: RecordedEvent) -> bytes:
-    """An event as JSON on one line, as `schemas/event.schema.json` has it."""
-    shown = {
-        "tenant": log.tenant,
-        "partition": log.partition,
-        "position": event.position,
-        "stream": event.stream,
-        "version": event.version,
-        "event_id": event.event_id,
-        "type": event.type,
-        "schema_version": event.schema_version,
-        "time": rfc3339(event.time_ms),
-        "data": Raw(_on_one_line(event.data)),
-        "metadata": Raw(_on_one_line(event.metadata or b"{}")),
-        "command_id": event.command_id,
-        "correlation_id": event.correlation_id,
-        "causation_id": event.causation_id,
-        "traceparent": event.traceparent,
-        "offset": event.offset,
-        "hash": event.hash.hex(),
-    }
-    return _encoder.encode({name: value for name, value in shown.items() if value is not None})
-
-
 def event_headers(log: Log, event: RecordedEvent) -> list[tuple[str, bytes]]:
     """The headers of an event on the feed: CloudEvents 1.0 in Kafka's binary content mode."""
     headers = [
