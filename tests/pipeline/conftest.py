@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
-from processor.stores.migrate import upgrade
 
 from processor.codec import decode_outcome
 from processor.kafka.topics import create_topics
 from processor.messages import Log, Outcome
 from processor.names import TopicNames
 from processor.settings import Settings
+from processor.stores.migrate import upgrade
 from processor.worker import Worker
 from tests.servers import Kafka
 
