@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -113,9 +113,6 @@ async def _reading(brokers: list[str], topics: Sequence[str]) -> AsyncIterator[A
         await consumer.stop()
 
 
-PipelineFactory = Callable[..., AbstractAsyncContextManager[Pipeline]]
-
-
 @pytest.fixture(params=["memory", "sqlite", "postgres"])
 def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Each store in turn, empty."""
@@ -151,7 +148,7 @@ async def made(kafka: Kafka, prefix: str, store: str, **settings: Any) -> Pipeli
     """Topics for a store."""
     chosen = {"partitions": PARTITIONS, "session_timeout_ms": 6_000, "http": "127.0.0.1:0", **settings}
     pipeline = Pipeline(
-        Settings(brokers=kafka.bootstrap, topic_prefix=prefix, group=f"{prefix}group", store=store, **chosen)
+        Settings(brokers=[kafka.bootstrap], topic_prefix=prefix, group=f"{prefix}group", store=store, **chosen)
     )
     await create_topics(pipeline.settings)
     return pipeline
