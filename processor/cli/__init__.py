@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from processor.cli import config, demo, migrate, read, send, stats, tail, topics, verify, worker
+from processor.cli import config, demo, doctor, migrate, read, send, stats, tail, topics, verify, worker
 from processor.cli.frame import EXIT_CODES
 
 app = typer.Typer(
@@ -12,6 +12,7 @@ app = typer.Typer(
     help="An event store fed through Kafka: gapless streams, one decision per command, an ordered feed.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -44,6 +45,7 @@ app.add_typer(topics.app, name="topics")
 app.add_typer(migrate.app, name="migrate")
 app.command(epilog=EXIT_CODES)(verify.verify)
 app.command(epilog=EXIT_CODES)(stats.stats)
+app.command(epilog=EXIT_CODES)(doctor.doctor)
 app.command(epilog=EXIT_CODES)(config.config)
 
 

@@ -37,9 +37,10 @@ from processor.worker import Worker
 _SAMPLE = Path(__file__).with_name("sample.jsonl")
 _STREAM = "order-42"
 _PARTITIONS = 4
+_NUMBERS = {"#", "version", "position", "partition", "events"}
 _READY_S = 30.0
 _ANSWER_S = 30.0
-_WIDTH = 110
+_WIDTH = 100
 _COLOURS = {"accepted": "green", "duplicate": "cyan", "conflict": "yellow", "rejected": "red"}
 
 
@@ -188,17 +189,17 @@ class _Page:
             f"{len(steps)} commands went to the topic {topics.commands} on {where}. A worker decided each "
             "once, wrote the events to a store (SQLite), and then published the outcomes and the events."
         )
-        self._heading("1  Outcomes", "a command may say which version its stream must have: of two at once, one wins")
+        self._heading("1  Outcomes", "of two that expect the same version, one wins")
         self._outcomes(steps)
-        self._heading(f"2  The stream {_STREAM}", "versions without a gap, whatever was refused or sent twice")
+        self._heading(f"2  The stream {_STREAM}", "no gap, whatever was refused or sent twice")
         self._stream(stream)
-        self._heading("3  The feed", f"{topics.events}: every event, in the order of positions within its partition")
+        self._heading("3  The feed", "every event once, in order within its partition")
         self._feed(feed)
-        self._heading("4  Proof", "each hash covers the one before it; all were computed again, and the feed compared")
+        self._heading("4  Proof", "each hash covers the one before: all recomputed, feed compared")
         self._proof(reports)
         self._say(
-            "\nOn a broker of your own:  tidemark topics create, tidemark worker, tidemark send FILE, tidemark read "
-            "STREAM,\ntidemark tail. If something does not work, tidemark doctor says why."
+            "\nWith a broker of your own: tidemark topics create, tidemark worker, and in\n"
+            "another terminal tidemark send FILE. If one fails, tidemark doctor says why."
         )
 
     def _say(self, text: str, style: str = "") -> None:
@@ -209,29 +210,25 @@ class _Page:
         self._console.print(Text(title, style="bold"), Text(f"({explained})", style="dim"))
 
     def _table(self, *columns: str) -> Table:
-        made = Table(box=box.SIMPLE_HEAD, show_edge=False, header_style="")
+        made = Table(box=box.SIMPLE_HEAD, show_edge=False, header_style="", padding=(0, 1, 0, 0))
         for column in columns:
-            made.add_column(column, justify="right" if column in {"#", "version", "position", "partition"} else "left")
+            made.add_column(column, justify="right" if column in _NUMBERS else "left")
         return made
 
     def _outcomes(self, steps: list[_Step]) -> None:
-        made = self._table("#", "what happens", "stream", "expects", "outcome", "")
+        made = self._table("#", "what happens", "stream", "expects", "outcome")
         for step in steps:
             word, detail = _told(step.outcome)
+            outcome = Text.assemble((word, _COLOURS[word]), detail)
             made.add_row(
-                str(step.line.number),
-                step.story,
-                step.line.stream.decode(),
-                str(step.expected_version),
-                Text(word, style=_COLOURS[word]),
-                detail,
+                str(step.line.number), step.story, step.line.stream.decode(), str(step.expected_version), outcome
             )
         self._console.print(made)
 
     def _stream(self, events: list[EventJson]) -> None:
         made = self._table("version", "event", "data", "time")
         for event in events:
-            made.add_row(str(event.version), event.type, bytes(event.data).decode(), event.time)
+            made.add_row(str(event.version), event.type, bytes(event.data).decode(), event.time[:19] + "Z")
         self._console.print(made)
 
     def _feed(self, events: list[EventJson]) -> None:
@@ -253,11 +250,10 @@ class _Page:
 def _told(outcome: Outcome) -> tuple[str, str]:
     match outcome:
         case Accepted(first_version=first, last_version=last):
-            versions = f"version {first}" if first == last else f"versions {first} to {last}"
-            return "accepted", f"is {versions}"
+            return "accepted", f" as version {first}" if first == last else f" as versions {first} to {last}"
         case Duplicate(first_version=first):
-            return "duplicate", f"is version {first} already"
+            return "duplicate", f" of version {first}"
         case Conflict(actual_version=actual):
-            return "conflict", f"is at version {actual} by now"
+            return "conflict", f": now at version {actual}"
         case Rejected(reason=reason):
-            return "rejected", reason
+            return "rejected", f": {reason}"

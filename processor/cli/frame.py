@@ -96,6 +96,11 @@ def chosen_tenant(settings: "Settings", tenant: str | None) -> str:
     return tenant
 
 
+def subcommands(about: str) -> typer.Typer:
+    """A command that has commands of its own."""
+    return typer.Typer(help=about, epilog=EXIT_CODES, no_args_is_help=True, rich_markup_mode="markdown")
+
+
 # --- how a command ends
 
 
@@ -212,7 +217,10 @@ def table(console: "Console", rows: "Sequence[Mapping[str, Any]]", right: frozen
         shown.add_column(name, justify="right" if name in right else "left", overflow="fold")
     for row in rows:
         shown.add_row(*(Text(figure(value)) for value in row.values()))
-    console.print(shown)
+    with console.capture() as drawn:
+        console.print(shown)
+    for line in drawn.get().splitlines():
+        show(line.rstrip())
 
 
 def figure(value: Any) -> str:

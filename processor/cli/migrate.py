@@ -16,7 +16,9 @@ from processor.cli.frame import (
 )
 from processor.errors import SettingsError
 
-app = typer.Typer(help="Make the store's schema, or see where it is.", no_args_is_help=True)
+app = typer.Typer(
+    help="Make the store's schema, or see where it is.", no_args_is_help=True, rich_markup_mode="markdown"
+)
 
 _MEMORY = "memory:"
 

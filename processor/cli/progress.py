@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+_WORTH_A_BAR = 2_000
+
 
 class Progress(Protocol):
     """How far something has come."""
@@ -22,7 +24,7 @@ class _Unseen:
 @contextmanager
 def progress(what: str, total: int | None) -> Iterator[Progress]:
     """A bar on standard error while the block runs; `total` is None where it isn't known yet."""
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or (total is not None and total < _WORTH_A_BAR):
         yield _Unseen()
         return
     from rich.console import Console  # noqa: PLC0415

@@ -23,7 +23,9 @@ from processor.cli.frame import (
 if TYPE_CHECKING:
     from processor.kafka.topics import Finding
 
-app = typer.Typer(help="Make the topics, or check that they are as they must be.", no_args_is_help=True)
+app = typer.Typer(
+    help="Make the topics, or check that they are as they must be.", no_args_is_help=True, rich_markup_mode="markdown"
+)
 
 
 @app.command()
