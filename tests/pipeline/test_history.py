@@ -49,8 +49,8 @@ def counts() -> dict[str, Any]:
 @pytest.fixture(params=["memory", "sqlite", "postgres"])
 def environment(request: pytest.FixtureRequest, real_kafka: Kafka, topic_prefix: str, tmp_path: Path) -> dict[str, str]:
     """The settings of every process of a run, as an operator would give them; topics and store are made."""
-    urls = {"memory": lambda: "memory:", "sqlite": lambda: f"sqlite:///{tmp_path}/tidemark.db"}
-    url = urls[request.param]() if request.param in urls else request.getfixturevalue("postgres_url")
+    urls = {"memory": "memory:", "sqlite": f"sqlite:///{tmp_path}/tidemark.db"}
+    url = urls.get(request.param) or request.getfixturevalue("postgres_url")
     if request.param == "postgres":
         upgrade(url, partitions=PARTITIONS)
     return {
