@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from processor.cli.checking import LogReport, check
+from processor.cli.checking import check
 from processor.cli.frame import Form, page, say, show_json
 from processor.cli.lines import Line, read_file
 from processor.cli.reading import EventJson, feed_json, opened_store, recorded_json
@@ -32,6 +32,7 @@ from processor.messages import Accepted, Conflict, Duplicate, Log, Outcome, Reje
 from processor.names import DEFAULT_TENANT, TopicNames
 from processor.partition import partition_of
 from processor.settings import Settings, load_settings
+from processor.verify import Report
 from processor.worker import Worker
 
 _SAMPLE = Path(__file__).with_name("sample.jsonl")
@@ -69,11 +70,11 @@ class Demonstration:
             steps = await _tell(settings)
             stream = await _read_stream(settings)
             feed = await _read_feed(settings)
-            reports = await check(settings, feed=True)
+            report, _ = await check(settings, feed=True)
             if self._form is Form.JSON:
-                _show_json(steps, stream, feed, reports)
+                _show_json(steps, stream, feed, report)
             else:
-                _Page(settings, self._broker).show(steps, stream, feed, reports)
+                _Page(settings, self._broker).show(steps, stream, feed, report)
 
 
 # --- what runs
@@ -164,10 +165,9 @@ async def _read_feed(settings: Settings) -> list[EventJson]:
 # --- what is shown
 
 
-def _show_json(steps: list[_Step], stream: list[EventJson], feed: list[EventJson], reports: list[LogReport]) -> None:
+def _show_json(steps: list[_Step], stream: list[EventJson], feed: list[EventJson], report: Report) -> None:
     outcomes = [{"story": step.story, **msgspec.to_builtins(step.outcome)} for step in steps]
-    ok = not any(report.problems for report in reports)
-    show_json({"ok": ok, "outcomes": outcomes, "stream": stream, "feed": feed, "partitions": reports})
+    show_json({"ok": report.ok, "outcomes": outcomes, "stream": stream, "feed": feed, "partitions": report.partitions})
 
 
 class _Page:
@@ -179,9 +179,7 @@ class _Page:
         self._settings = settings
         self._broker = broker
 
-    def show(
-        self, steps: list[_Step], stream: list[EventJson], feed: list[EventJson], reports: list[LogReport]
-    ) -> None:
+    def show(self, steps: list[_Step], stream: list[EventJson], feed: list[EventJson], report: Report) -> None:
         where = f"the broker at {self._broker}" if self._broker else "a broker inside this process"
         topics = TopicNames.of(self._settings.topic_prefix, DEFAULT_TENANT)
         self._say("Tidemark: an event store fed through Kafka", style="bold")
@@ -196,7 +194,7 @@ class _Page:
         self._heading("3  The feed", "every event once, in order within its partition")
         self._feed(feed)
         self._heading("4  Proof", "each hash covers the one before: all recomputed, feed compared")
-        self._proof(reports)
+        self._proof(report)
         self._say(
             "\nWith a broker of your own: tidemark topics create, tidemark worker, and in\n"
             "another terminal tidemark send FILE. If one fails, tidemark doctor says why."
@@ -237,13 +235,13 @@ class _Page:
             made.add_row(str(event.partition), str(event.position), event.stream, str(event.version), event.type)
         self._console.print(made)
 
-    def _proof(self, reports: list[LogReport]) -> None:
+    def _proof(self, report: Report) -> None:
         made = self._table("partition", "events", "last hash", "")
-        for report in reports:
-            if report.events:
-                problems = "; ".join(report.problems)
+        for log in report.partitions:
+            if log.events:
+                problems = "; ".join(log.problems)
                 verdict = Text(problems or "ok", style="red" if problems else "green")
-                made.add_row(str(report.partition), str(report.events), f"{report.chain[:32]}…", verdict)
+                made.add_row(str(log.partition), str(log.events), f"{log.chain[:32]}…", verdict)
         self._console.print(made)
 
 

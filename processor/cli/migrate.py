@@ -13,14 +13,13 @@ from processor.cli.frame import (
     load,
     show,
     show_json,
+    subcommands,
 )
 from processor.errors import SettingsError
 
-app = typer.Typer(
-    help="Make the store's schema, or see where it is.", no_args_is_help=True, rich_markup_mode="markdown"
-)
-
 _MEMORY = "memory:"
+
+app = subcommands("Make the store's schema, or see where it is.")
 
 
 @app.command()

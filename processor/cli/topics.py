@@ -18,14 +18,14 @@ from processor.cli.frame import (
     run,
     show,
     show_json,
+    subcommands,
 )
 
 if TYPE_CHECKING:
     from processor.kafka.topics import Finding
 
-app = typer.Typer(
-    help="Make the topics, or check that they are as they must be.", no_args_is_help=True, rich_markup_mode="markdown"
-)
+
+app = subcommands("Make the topics, or check that they are as they must be.")
 
 
 @app.command()

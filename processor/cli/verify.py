@@ -1,6 +1,6 @@
 """`tidemark verify`."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +19,10 @@ from processor.cli.frame import (
     show,
     show_json,
 )
+
+if TYPE_CHECKING:
+    from processor.kafka.feed_check import FeedReport
+    from processor.verify import LogReport
 
 
 @command
@@ -42,18 +46,26 @@ def verify(
     """
     settings = load(brokers, store, topic_prefix, partitions, config)
     from processor.cli.checking import check  # noqa: PLC0415
+    from processor.messages import Log  # noqa: PLC0415
 
-    reports = run(check(settings, feed=feed))
-    wrong = [report for report in reports if report.problems]
-    events, streams = sum(report.events for report in reports), sum(report.streams for report in reports)
+    report, feeds = run(check(settings, feed=feed))
+    rows = [_row(found, feeds.get(Log(found.tenant, found.partition))) for found in report.partitions]
     if output is Form.JSON:
-        show_json({"ok": not wrong, "events": events, "streams": streams, "partitions": reports})
+        show_json({"ok": report.ok, "events": report.events, "streams": report.streams, "partitions": rows})
     else:
-        for report in wrong:
-            for problem in report.problems:
-                show(f"{report.tenant}/{report.partition}: {problem}")
+        for row in rows:
+            for problem in row["problems"]:
+                show(f"{row['tenant']}/{row['partition']}: {problem}")
+        wrong = sum(1 for row in rows if row["problems"])
         with_feed = ", and the feed agrees" if feed else ""
-        verdict = f"{len(wrong)} of {len(reports)} partitions are wrong" if wrong else f"all is as written{with_feed}"
-        show(f"{events:,} events in {streams:,} streams, {len(reports)} partitions: {verdict}")
-    if wrong:
+        verdict = f"all is as written{with_feed}" if report.ok else f"{wrong} of {len(rows)} partitions are wrong"
+        show(f"{report.events:,} events in {report.streams:,} streams, {len(rows)} partitions: {verdict}")
+    if not report.ok:
         raise typer.Exit(NO)
+
+
+def _row(found: "LogReport", feed: "FeedReport | None") -> dict[str, Any]:
+    """A partition's findings; `feed` is the last position on the feed, None where that was not looked at."""
+    row = {name: getattr(found, name) for name in found.__struct_fields__}
+    problems = found.problems + (feed.problems if feed else [])
+    return row | {"feed": feed.position if feed else None, "problems": problems}
