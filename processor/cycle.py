@@ -6,7 +6,7 @@ on. Nothing is handed on to be published before the commit is known to have happ
 """
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from itertools import chain
@@ -14,7 +14,6 @@ from typing import Protocol
 
 import structlog
 from msgspec import UNSET, Struct
-from msgspec.structs import replace
 
 from processor.codec import NO_LIMITS, decode
 from processor.decide import decide, event_ids, recall
@@ -51,16 +50,6 @@ class Outlet(Protocol):
         """Whether more may be put; a log without room is left out of the cycles."""
         ...
 
-    @property
-    def acknowledged_offset(self) -> int:
-        """All commands below it have their replies on the broker."""
-        ...
-
-    @property
-    def acknowledged_position(self) -> int:
-        """All events up to it are on the feed."""
-        ...
-
     def put(self, publication: Publication) -> None:
         """Hand on what is committed. Never waits."""
         ...
@@ -69,7 +58,8 @@ class Outlet(Protocol):
 class OwnedLog:
     """A log that this worker has claimed: where it stands, and what waits for it.
 
-    `read_offset` is where its next slice must begin, `seek` the number of the seek that it must come after.
+    `checkpoint` is the last committed one, `tip` where the last plan leads, which may be about to be committed.
+    `read_offset` is where the next slice must begin, `seek` the number of the seek that it must come after.
     `reply_from`: commands below it are answered already.
     """
 
@@ -78,27 +68,79 @@ class OwnedLog:
     ) -> None:
         self.log = log
         self.checkpoint = checkpoint
+        self.tip = checkpoint
         self.outlet = outlet
         self.seek = seek
         self.read_offset = read_from
         self.reply_from = reply_from
         self.slices: deque[Slice] = deque()
+        self.taken: deque[Slice] = deque()
+        self.pending: deque[Plan] = deque()
+        self.starts = 0
 
     @property
     def wants_records(self) -> bool:
         """At most one slice waits per log, and none while its publications pile up: the broker keeps the rest."""
         return not self.slices and self.outlet.has_room
 
+    def take(self) -> Slice:
+        """The next slice, for a cycle."""
+        piece = self.slices.popleft()
+        self.taken.append(piece)
+        return piece
+
+    def planned(self, plan: Plan) -> None:
+        """Go on from where a plan leads, before it is committed."""
+        self.pending.append(plan)
+        self.tip = plan.after
+
+    def finished(self, plan: Plan | None) -> None:
+        """The oldest slice that was taken is done with, and its plan committed."""
+        self.taken.popleft()
+        if plan is not None:
+            self.pending.popleft()
+            self.checkpoint = plan.after
+
+    def start_over(self) -> None:
+        """Put back what was taken: the plans that were made of it are void."""
+        self.starts += 1
+        self.slices.extendleft(reversed(self.taken))
+        self.taken.clear()
+        self.pending.clear()
+        self.tip = self.checkpoint
+
 
 class _Work(Struct):
-    """A log's share of a cycle: what was taken, read, and what came of it."""
+    """A log's share of a cycle: what was taken, read, and what came of it.
+
+    `upon` are the plans that were not known to be committed when it was taken: what is loaded from the store may or may
+    not have their effect.
+    """
 
     owned: OwnedLog
+    start: int
+    upon: list[Plan]
     taken: Slice
     old: list[tuple[Record, Decoded]]
     new: list[tuple[Record, Decoded]]
     plan: Plan | None = None
     recalled: list[tuple[Record, Outcome]] = []
+
+    @property
+    def is_void(self) -> bool:
+        """Whether what it was planned upon did not happen; its slice has been put back, or its log has left."""
+        return self.start != self.owned.starts
+
+    def bring_up(self, view: View) -> None:
+        """Add to a view of the store what the plans before will leave."""
+        for plan in self.upon:
+            view.heads.update(plan.heads)
+            view.known.update(((event.stream, event.event_id), event) for event in plan.events)
+            view.refused.update(
+                ((refused.stream, refused.command_id), refused)
+                for refused in plan.refused
+                if refused.stream is not None and refused.command_id is not None
+            )
 
 
 class Cycles:
@@ -126,7 +168,7 @@ class Cycles:
         self._on_lost = on_lost
         self._waiting = asyncio.Event()
         self._idle = asyncio.Condition()
-        self._busy: set[Log] = set()
+        self._at_work: Counter[Log] = Counter()
 
     # --- what comes in
 
@@ -144,7 +186,7 @@ class Cycles:
             self.logs.pop(log, None)
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s), self._idle:
-                await self._idle.wait_for(lambda: self._busy.isdisjoint(logs))
+                await self._idle.wait_for(lambda: not any(self._at_work[log] for log in logs))
 
     def offer(self, piece: Slice) -> None:
         """Put a fetched slice in line. Raises `Misfit` for a hole in the log; a slice that is void is dropped."""
@@ -167,21 +209,32 @@ class Cycles:
     # --- the loop
 
     async def run(self) -> None:
-        """Run cycles for ever; a fault that is not of one log ends it."""
-        while True:
-            await self._waiting.wait()
-            if self._linger_s:
-                await asyncio.sleep(self._linger_s)
-            works = self._take()
-            if not works:
-                self._waiting.clear()
-                continue
-            try:
-                await self._cycle(works)
-            finally:
-                async with self._idle:
-                    self._busy.clear()
-                    self._idle.notify_all()
+        """Run cycles for ever; a fault that is not of one log ends it.
+
+        While one cycle commits, the next is read, loaded and decided on what the first will leave.
+        """
+        committing: asyncio.Task[None] | None = None
+        try:
+            while True:
+                await self._waiting.wait()
+                if committing is not None and committing.done():
+                    await committing
+                    committing = None
+                if self._linger_s:
+                    await asyncio.sleep(self._linger_s)
+                works = self._take()
+                if not works:
+                    self._waiting.clear()
+                    continue
+                ready = await self._decide(works)
+                if committing is not None:
+                    await committing
+                committing = asyncio.create_task(self._commit_all(ready))
+                committing.add_done_callback(lambda _: self._waiting.set())
+        finally:
+            if committing is not None:
+                committing.cancel()
+                await asyncio.gather(committing, return_exceptions=True)
 
     def _take(self) -> list[_Work]:
         works: list[_Work] = []
@@ -193,14 +246,14 @@ class Cycles:
                 break
             # To the end of the line, so that the logs take turns when there is more than a cycle holds.
             self.logs[owned.log] = self.logs.pop(owned.log)
-            piece = owned.slices.popleft()
-            count += len(piece.records)
-            works.append(self._read(owned, piece))
-            self._busy.add(owned.log)
+            works.append(self._read(owned))
+            count += len(works[-1].taken.records)
+            self._at_work[owned.log] += 1
         return works
 
-    def _read(self, owned: OwnedLog, piece: Slice) -> _Work:
-        decided = owned.checkpoint.next_offset
+    def _read(self, owned: OwnedLog) -> _Work:
+        piece = owned.take()
+        decided = owned.tip.next_offset
         old = [
             (record, decode(record.key, record.value, NO_LIMITS))
             for record in piece.records
@@ -211,25 +264,21 @@ class Cycles:
             for record in piece.records
             if record.offset >= decided
         ]
-        return _Work(owned, piece, old, new)
+        return _Work(owned, owned.starts, list(owned.pending), piece, old, new)
 
-    async def _cycle(self, works: list[_Work]) -> None:
+    async def _decide(self, works: list[_Work]) -> list[_Work]:
+        """Plan each log's share; those that do not fit leave."""
         views = await self._load(works)
-        ready = [work for work in works if self._plan(work, views[work.owned.log])]
-        plans = {work.owned.log: work.plan for work in ready if work.plan is not None}
-        results = await self._commit(plans)
-        for work in ready:
-            self._finish(work, results.get(work.owned.log, Committed.YES))
-        if Committed.BUSY in results.values():
-            await asyncio.sleep(_BUSY_PAUSE_S)
+        ready: list[_Work] = []
+        for work in works:
+            if not work.is_void and self._plan(work, views[work.owned.log]):
+                ready.append(work)
+            else:
+                await self._let_go(work)
+        return ready
 
     def _plan(self, work: _Work, view: View) -> bool:
-        owned = work.owned
-        before = replace(
-            owned.checkpoint,
-            acknowledged_offset=owned.outlet.acknowledged_offset,
-            acknowledged_position=owned.outlet.acknowledged_position,
-        )
+        owned, before = work.owned, work.owned.tip
         try:
             if work.taken.records:
                 check_first_record(owned.log, before, work.taken.records[0])
@@ -240,18 +289,30 @@ class Cycles:
             self._lose(owned, misfit)
             return False
         if work.taken.end > before.next_offset:
+            work.bring_up(view)
             work.plan = decide(self._rules, owned.log, before, view, work.new, work.taken.end)
+            owned.planned(work.plan)
         return True
+
+    async def _commit_all(self, works: list[_Work]) -> None:
+        standing = [work for work in works if not work.is_void]
+        results = await self._commit({work.owned.log: work.plan for work in standing if work.plan is not None})
+        for work in standing:
+            if not work.is_void:
+                self._finish(work, results.get(work.owned.log, Committed.YES))
+        for work in works:
+            await self._let_go(work)
+        if Committed.BUSY in results.values():
+            await asyncio.sleep(_BUSY_PAUSE_S)
 
     def _finish(self, work: _Work, committed: Committed) -> None:
         owned, plan = work.owned, work.plan
         if committed is Committed.FENCED:
             self._lose(owned, None)
         elif committed is Committed.BUSY:
-            owned.slices.appendleft(work.taken)
+            owned.start_over()
         else:
-            if plan is not None:
-                owned.checkpoint = plan.after
+            owned.finished(plan)
             owned.outlet.put(
                 Publication(
                     events=plan.events if plan else [],
@@ -262,9 +323,15 @@ class Cycles:
             )
 
     def _lose(self, owned: OwnedLog, why: Misfit | None) -> None:
+        owned.start_over()
         if self.logs.get(owned.log) is owned:
             del self.logs[owned.log]
         self._on_lost(owned, why)
+
+    async def _let_go(self, work: _Work) -> None:
+        async with self._idle:
+            self._at_work[work.owned.log] -= 1
+            self._idle.notify_all()
 
     # --- the store
 
@@ -313,7 +380,7 @@ async def _wait_for_store(error: StoreUnreachable, pause_s: float) -> float:
 def _wanted(work: _Work) -> Wanted:
     owned = work.owned
     entries = chain(work.old, work.new)
-    return wanted(owned.log, owned.checkpoint.incarnation, entries, [record.offset for record, _ in work.old])
+    return wanted(owned.log, owned.tip.incarnation, entries, [record.offset for record, _ in work.old])
 
 
 def wanted(log: Log, incarnation: int, entries: Iterable[tuple[Record, Decoded]], offsets: list[int]) -> Wanted:

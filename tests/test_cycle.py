@@ -1,15 +1,16 @@
 """Cycles, on the memory store: each log on its own, and nothing handed on that is not committed."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
 
 from processor.cycle import Cycles, OwnedLog
 from processor.errors import Misfit
-from processor.messages import Accepted, Limits, Log, Publication, Rules, Slice
+from processor.messages import Accepted, Limits, Log, Plan, Publication, Rules, Slice, View, Wanted
 from processor.partition import partition_of
+from processor.store import Committed
 from processor.stores.memory import MemoryStore
 from tests.records import SomeRecord
 
@@ -23,8 +24,6 @@ class Kept:
 
     def __init__(self) -> None:
         self.has_room = True
-        self.acknowledged_offset = 0
-        self.acknowledged_position = 0
         self.publications: list[Publication] = []
         self.given = asyncio.Event()
 
@@ -41,7 +40,10 @@ def piece(begin: int, count: int = 1, seek: int = 1, end: int | None = None) -> 
 
 class Bench:
     def __init__(self) -> None:
-        self.store = MemoryStore()
+        self.use(MemoryStore())
+
+    def use(self, store: MemoryStore) -> None:
+        self.store = store
         self.outlet = Kept()
         self.lost: list[tuple[OwnedLog, Misfit | None]] = []
         self.cycles = Cycles(
@@ -151,3 +153,52 @@ async def test_commands_that_are_decided_already_are_answered_from_the_store(ben
     (again,) = bench.outlet.publications
     assert [outcome for _, outcome in again.answers[:2]] == [outcome for _, outcome in first.answers]
     assert [event.position for event in again.events] == [3]
+
+
+class SlowStore(MemoryStore):
+    """Commits when it is told to; what was loaded before does not have its effect."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_commit = asyncio.Semaphore(0)
+        self.loads = 0
+        self.answers: list[Committed] = []
+
+    async def load(self, wanted: Mapping[Log, Wanted]) -> dict[Log, View]:
+        self.loads += 1
+        return await super().load(wanted)
+
+    async def commit(self, plans: Sequence[Plan]) -> dict[Log, Committed]:
+        await self.may_commit.acquire()
+        if self.answers:
+            return dict.fromkeys((plan.log for plan in plans), self.answers.pop())
+        return await super().commit(plans)
+
+
+async def outcomes_of_three(bench: Bench, store: SlowStore) -> list[str]:
+    """Three slices with the same event: the second is decided while the first is about to be committed."""
+    value = b'{"stream":"order-1","events":[{"type":"A","event_id":"0199f2d4-9c1e-7b53-8a55-6d5f0c2f9a10"}]}'
+    await bench.own()
+    async with bench.running():
+        for offset in range(3):
+            bench.cycles.offer(Slice(LOG, 1, offset, offset + 1, [SomeRecord(offset, value, STREAM.encode(), 1, ())]))
+            while store.loads <= offset and offset < 2:
+                await asyncio.sleep(0)
+        for _ in range(8):
+            store.may_commit.release()
+        while len(bench.outlet.publications) < 3:
+            await asyncio.sleep(0)
+    return [type(outcome).__name__ for given in bench.outlet.publications for _, outcome in given.answers]
+
+
+async def test_a_cycle_is_decided_upon_what_the_one_before_it_will_leave(bench: Bench) -> None:
+    bench.use(store := SlowStore())
+    assert await outcomes_of_three(bench, store) == ["Accepted", "Duplicate", "Duplicate"]
+
+
+async def test_plans_upon_one_that_was_not_written_are_made_again(bench: Bench) -> None:
+    bench.use(store := SlowStore())
+    store.answers = [Committed.BUSY]
+    assert await outcomes_of_three(bench, store) == ["Accepted", "Duplicate", "Duplicate"]
+    events = await store.read_log(LOG, 0, 10)
+    assert [event.position for event in events] == [1]

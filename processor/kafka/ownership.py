@@ -57,16 +57,12 @@ class _Running(Struct):
     owned: OwnedLog
     publisher: LogPublisher
     task: asyncio.Task[None]
-    seen: Checkpoint | None = None
+    written: tuple[int, int] = (-1, -1)
 
     @property
-    def acknowledged(self) -> Checkpoint:
-        """The log's checkpoint, with how far replies and feed are out."""
-        return replace(
-            self.owned.checkpoint,
-            acknowledged_offset=self.publisher.acknowledged_offset,
-            acknowledged_position=self.publisher.acknowledged_position,
-        )
+    def acknowledged(self) -> tuple[int, int]:
+        """Up to which offset the replies, and up to which position the feed, are out."""
+        return self.publisher.acknowledged_offset, self.publisher.acknowledged_position
 
 
 class Ownership:
@@ -97,7 +93,6 @@ class Ownership:
         self._on_crash = on_crash
         self._running: dict[Log, _Running] = {}
         self._claims: set[asyncio.Task[None]] = set()
-        self._group_offsets: dict[Log, int] = {}
         self._seeks = 0
 
     # --- from the assignment
@@ -246,31 +241,27 @@ class Ownership:
         while True:
             await asyncio.sleep(_ACKNOWLEDGE_EVERY_S)
             turn += 1
-            # A log with commits writes its acknowledgements with them.
-            idle = {log: running for log, running in self._running.items() if running.seen is running.owned.checkpoint}
-            for running in self._running.values():
-                running.seen = running.owned.checkpoint
-            await self._acknowledge(idle)
+            await self._acknowledge(dict(self._running))
             if turn % _FORGET_EVERY == 0:
                 await self._forget_refused()
 
     async def _acknowledge(self, logs: Mapping[Log, _Running]) -> None:
         """Where it fails it is only later: what is not written down is published again."""
-        behind = {log: running for log, running in logs.items() if running.acknowledged != running.owned.checkpoint}
+        behind = {log: running.acknowledged for log, running in logs.items() if running.acknowledged != running.written}
+        if not behind:
+            return
+        acknowledged = {
+            log: replace(logs[log].owned.checkpoint, acknowledged_offset=offset, acknowledged_position=position)
+            for log, (offset, position) in behind.items()
+        }
         try:
-            if behind:
-                await self._store.acknowledge({log: running.acknowledged for log, running in behind.items()})
+            await self._store.acknowledge(acknowledged)
         except StoreUnreachable as error:
             logger.warning("acknowledgements are not written down yet", error=str(error))
             return
-        for running in behind.values():
-            running.owned.checkpoint = running.seen = running.acknowledged
-        offsets = {log: running.owned.checkpoint.acknowledged_offset for log, running in self._running.items()}
-        offsets |= {log: running.owned.checkpoint.acknowledged_offset for log, running in logs.items()}
-        fresh = {log: offset for log, offset in offsets.items() if self._group_offsets.get(log) != offset}
-        if fresh:
-            await self._source.commit(fresh)
-            self._group_offsets |= fresh
+        for log, written in behind.items():
+            logs[log].written = written
+        await self._source.commit({log: offset for log, (offset, _) in behind.items()})
 
     async def _forget_refused(self) -> None:
         for log, running in list(self._running.items()):
