@@ -78,10 +78,6 @@ def parse(number: int, text: bytes) -> Line:
         raise BadLine(number, f"not JSON: {error}") from None
 
 
-def _record_headers(text: Raw) -> tuple[tuple[str, bytes], ...]:
-    return tuple((name, value.encode()) for name, value in _headers.decode(text).items())
-
-
 # --- a file: read twice, so that nothing is sent of one that is not whole
 
 
