@@ -22,6 +22,8 @@ def parse_url(url: str) -> URL:
     scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]*(?=:)", url)
     if scheme is None:
         raise SettingsError(f"the store's URL has no scheme: {_KINDS}")
+    if scheme[0] == "memory":
+        raise SettingsError("memory: is gone with its process: it has no schema, and nothing to migrate")
     if scheme[0] == "rocksdb":
         raise SettingsError(f"rocksdb: is not available in this version: {_KINDS}")
     if scheme[0] not in _ENGINES:
