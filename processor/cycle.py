@@ -7,9 +7,9 @@ on. Nothing is handed on to be published before the commit is known to have happ
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from itertools import chain
+from itertools import chain, islice
 from typing import Protocol
 
 import structlog
@@ -23,6 +23,7 @@ from processor.messages import (
     Checkpoint,
     Command,
     Decoded,
+    Head,
     Limits,
     Log,
     Outcome,
@@ -40,6 +41,7 @@ logger = structlog.get_logger(__name__)
 
 _RETRY_FIRST_S, _RETRY_MOST_S = 0.05, 2.0
 _BUSY_PAUSE_S = 0.02
+_HEADS_KEPT = 4_096
 
 
 class Outlet(Protocol):
@@ -77,6 +79,7 @@ class OwnedLog:
         self.taken: deque[Slice] = deque()
         self.pending: deque[Plan] = deque()
         self.starts = 0
+        self._heads: dict[str, Head] = {}
 
     @property
     def wants_records(self) -> bool:
@@ -89,9 +92,22 @@ class OwnedLog:
         self.taken.append(piece)
         return piece
 
+    @property
+    def heads(self) -> Mapping[str, Head]:
+        """Heads that are known without asking the store: as long as the log is ours, nobody else moves them."""
+        return self._heads
+
+    def loaded(self, heads: Mapping[str, Head]) -> None:
+        """Keep heads that the store has told, in bounds."""
+        self._heads.update(heads)
+        if len(self._heads) > _HEADS_KEPT:
+            for name in list(islice(self._heads, len(self._heads) - _HEADS_KEPT // 2)):
+                del self._heads[name]
+
     def planned(self, plan: Plan) -> None:
         """Go on from where a plan leads, before it is committed."""
         self.pending.append(plan)
+        self._heads.update(plan.heads)
         self.tip = plan.after
 
     def finished(self, plan: Plan | None) -> None:
@@ -107,19 +123,21 @@ class OwnedLog:
         self.slices.extendleft(reversed(self.taken))
         self.taken.clear()
         self.pending.clear()
+        self._heads.clear()
         self.tip = self.checkpoint
 
 
 class _Work(Struct):
     """A log's share of a cycle: what was taken, read, and what came of it.
 
-    `upon` are the plans that were not known to be committed when it was taken: what is loaded from the store may or may
-    not have their effect.
+    `upon` are the plans that were not known to be committed when it was taken, `wanted.heads` what was known then of
+    its streams: what is loaded from the store may or may not have their effect.
     """
 
     owned: OwnedLog
     start: int
     upon: list[Plan]
+    wanted: Wanted
     taken: Slice
     old: list[tuple[Record, Decoded]]
     new: list[tuple[Record, Decoded]]
@@ -132,7 +150,8 @@ class _Work(Struct):
         return self.start != self.owned.starts
 
     def bring_up(self, view: View) -> None:
-        """Add to a view of the store what the plans before will leave."""
+        """Add to a view of the store what is known without it, and what the plans before will leave."""
+        view.heads.update(self.wanted.heads)
         for plan in self.upon:
             view.heads.update(plan.heads)
             view.known.update(((event.stream, event.event_id), event) for event in plan.events)
@@ -264,7 +283,7 @@ class Cycles:
             for record in piece.records
             if record.offset >= decided
         ]
-        return _Work(owned, owned.starts, list(owned.pending), piece, old, new)
+        return _Work(owned, owned.starts, list(owned.pending), _wanted(owned, old, new), piece, old, new)
 
     async def _decide(self, works: list[_Work]) -> list[_Work]:
         """Plan each log's share; those that do not fit leave."""
@@ -290,6 +309,7 @@ class Cycles:
             return False
         if work.taken.end > before.next_offset:
             work.bring_up(view)
+            owned.loaded(view.heads)
             work.plan = decide(self._rules, owned.log, before, view, work.new, work.taken.end)
             owned.planned(work.plan)
         return True
@@ -336,7 +356,7 @@ class Cycles:
     # --- the store
 
     async def _load(self, works: list[_Work]) -> dict[Log, View]:
-        of_logs = {work.owned.log: _wanted(work) for work in works}
+        of_logs = {work.owned.log: work.wanted for work in works}
         pause_s = _RETRY_FIRST_S
         while True:
             try:
@@ -377,10 +397,10 @@ async def _wait_for_store(error: StoreUnreachable, pause_s: float) -> float:
     return min(2 * pause_s, _RETRY_MOST_S)
 
 
-def _wanted(work: _Work) -> Wanted:
-    owned = work.owned
-    entries = chain(work.old, work.new)
-    return wanted(owned.log, owned.tip.incarnation, entries, [record.offset for record, _ in work.old])
+def _wanted(owned: OwnedLog, old: list[tuple[Record, Decoded]], new: list[tuple[Record, Decoded]]) -> Wanted:
+    found = wanted(owned.log, owned.tip.incarnation, chain(old, new), [record.offset for record, _ in old])
+    found.heads = {name: owned.heads[name] for name in found.event_ids if name in owned.heads}
+    return found
 
 
 def wanted(log: Log, incarnation: int, entries: Iterable[tuple[Record, Decoded]], offsets: list[int]) -> Wanted:

@@ -5,7 +5,7 @@ before the decision (`NewEvent`) and what is after it (`RecordedEvent`) are diff
 taken for the other. This module imports nothing of the project.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, NamedTuple, Protocol
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
@@ -307,12 +307,14 @@ class View(Struct):
 class Wanted(Struct):
     """What to load into a `View`.
 
-    Event ids by stream name (its head comes with them), refusals by (stream, command id) and by offset.
+    Event ids by stream name (its head comes with them), refusals by (stream, command id) and by offset. `heads` are those
+    that are known already; they may be left out of the view.
     """
 
     event_ids: dict[str, list[str]]
     commands: list[tuple[str, str]]
     offsets: list[int]
+    heads: Mapping[str, Head] = {}
 
 
 class Publication(Struct, gc=False):

@@ -24,8 +24,8 @@ from processor.errors import SchemaMismatch, SettingsError, StoreDamaged, StoreU
 from processor.messages import Checkpoint, Log, Plan, RecordedEvent, View, Wanted
 from processor.store import Committed, StreamInfo
 from processor.stores import reads, schema
-from processor.stores.rows import Row, event_rows, refused_rows, stream_rows, wanted_rows
-from processor.stores.tables import CHECKPOINT, RECORDED, REMEMBERED, checkpoints, events, refused, streams
+from processor.stores.rows import Row, event_rows, refused_rows, stream_rows
+from processor.stores.tables import CHECKPOINT, KNOWN, REMEMBERED, checkpoints, events, refused, streams
 from processor.stores.views import Views
 
 _Result = TypeVar("_Result")
@@ -113,16 +113,21 @@ def _at(table: str, columns: str, key: str) -> str:
 
 
 _STREAM_KEY = "given.tenant, given.partition, given.name"
-_EVENT_KEY = "streams.tenant, streams.partition, streams.number, given.event_id"
-_KNOWN = f"""
-SELECT streams.tenant, streams.partition, streams.number, streams.version, {", ".join(map(str, RECORDED))}
-FROM {_given(1, (*_LOG, streams.c.name, events.c.event_id))}
+_HEADS = f"""
+SELECT streams.tenant, streams.partition, streams.name, streams.number, streams.version
+FROM {_given(1, (*_LOG, streams.c.name))}
 CROSS JOIN LATERAL (
     SELECT * FROM streams WHERE {_at("streams", "tenant partition name", _STREAM_KEY)} LIMIT 1
 ) AS streams
-LEFT JOIN LATERAL (
+"""
+
+_EVENT_KEY = "given.tenant, given.partition, given.stream, given.event_id"
+_KNOWN = f"""
+SELECT {", ".join(map(str, KNOWN))}
+FROM {_given(1, (*_LOG, events.c.stream, events.c.event_id))}
+CROSS JOIN LATERAL (
     SELECT * FROM events WHERE {_at("events", "tenant partition stream event_id", _EVENT_KEY)} LIMIT 1
-) AS events ON true
+) AS events
 """
 
 _COMMAND_KEY = "given.tenant, given.partition, given.stream, given.command_id"
@@ -280,13 +285,11 @@ class PostgresStore:
     async def load(self, wanted: Mapping[Log, Wanted]) -> dict[Log, View]:
         async with self._driver() as driver:
             tenants = await self._tenants_of(driver, wanted)
-            views, rows = Views(wanted, tenants), wanted_rows(wanted, tenants, str)
-            if rows.known:
-                views.add_known(await driver.fetch(_KNOWN, *zip(*rows.known, strict=True)))
-            if rows.commands:
-                views.add_refused(await driver.fetch(_REFUSED, *zip(*rows.commands, strict=True)))
-            if rows.offsets:
-                views.add_refused_at(await driver.fetch(_REFUSED_AT, *zip(*rows.offsets, strict=True)))
+            views = Views(wanted, tenants)
+            views.add_heads(await _look_up(driver, _HEADS, views.streams()))
+            views.add_known(await _look_up(driver, _KNOWN, views.event_ids(str)))
+            views.add_refused(await _look_up(driver, _REFUSED, views.commands()))
+            views.add_refused_at(await _look_up(driver, _REFUSED_AT, views.offsets()))
         return views.by_log
 
     async def commit(self, plans: Sequence[Plan]) -> dict[Log, Committed]:
@@ -380,6 +383,11 @@ async def _commit(driver: asyncpg.Connection, plans: Sequence[tuple[int, Plan]])
     if good and not await _write(driver, good, rows):
         raise StoreDamaged("a checkpoint changed while its row was locked")
     return ended
+
+
+async def _look_up(driver: asyncpg.Connection, query: str, rows: Sequence[Row]) -> list[Any]:
+    """What `query` finds for rows that it takes as one array for each column."""
+    return await driver.fetch(query, *zip(*rows, strict=True)) if rows else []
 
 
 async def _write(driver: asyncpg.Connection, plans: Sequence[tuple[int, Plan]], rows: list[Row]) -> bool:

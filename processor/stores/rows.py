@@ -1,45 +1,15 @@
-"""Plans and wants as rows for the SQL stores: which columns in which order is that of the tables.
+"""Plans as rows for the SQL stores: which columns in which order is that of the tables."""
 
-A row of `wanted` begins with tenant and partition; a tenant is told by its number.
-"""
-
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
-from processor.messages import Log, Plan, Wanted
+from processor.messages import Plan
 
 Row = tuple[Any, ...]
 
 _encode = msgspec.json.Encoder().encode
-
-
-class WantedRows(msgspec.Struct):
-    """What is wanted of all logs: (stream, event id or None), (stream, command id) and (offset,), each in its log."""
-
-    known: list[Row]
-    commands: list[Row]
-    offsets: list[Row]
-
-
-def wanted_rows(
-    wanted: Mapping[Log, Wanted], tenants: Mapping[str, int], event_id_as: Callable[[str], Any]
-) -> WantedRows:
-    """The rows to look up; `event_id_as` gives an event id as the driver takes it. Unknown tenants have none."""
-    rows = WantedRows([], [], [])
-    for log, of_log in wanted.items():
-        if log.tenant not in tenants:
-            continue
-        tenant, partition = tenants[log.tenant], log.partition
-        rows.known.extend(
-            (tenant, partition, stream, event_id and event_id_as(event_id))
-            for stream, event_ids in of_log.event_ids.items()
-            for event_id in event_ids or (None,)
-        )
-        rows.commands.extend((tenant, partition, stream, command_id) for stream, command_id in of_log.commands)
-        rows.offsets.extend((tenant, partition, offset) for offset in of_log.offsets)
-    return rows
 
 
 def event_rows(tenant: int, plan: Plan, event_id_as: Callable[[str], Any]) -> list[Row]:

@@ -28,8 +28,8 @@ from processor.errors import SchemaMismatch, StoreDamaged, StoreInUse, StoreUnre
 from processor.messages import Checkpoint, Log, Plan, RecordedEvent, View, Wanted
 from processor.store import Committed, StreamInfo
 from processor.stores import reads, schema
-from processor.stores.rows import Row, event_rows, refused_rows, stream_rows, wanted_rows
-from processor.stores.tables import RECORDED, REMEMBERED, checkpoints, events, id_bytes, refused, streams
+from processor.stores.rows import Row, event_rows, refused_rows, stream_rows
+from processor.stores.tables import KNOWN, REMEMBERED, checkpoints, events, id_bytes, refused, streams
 from processor.stores.views import Views
 
 _Result = TypeVar("_Result")
@@ -74,13 +74,15 @@ _ADD_TENANT = "INSERT INTO tenants (name) VALUES (?)"
 
 _CLAIM = f"{_insert(checkpoints)} ON CONFLICT (tenant, partition) DO UPDATE SET epoch = epoch + 1"
 
+_HEADS = """
+WITH wanted (tenant, partition, name) AS (VALUES %s)
+SELECT tenant, partition, name, number, version FROM wanted CROSS JOIN streams USING (tenant, partition, name)
+"""
+
 _KNOWN = f"""
-WITH wanted (tenant, partition, name, event_id) AS (VALUES %s)
-SELECT streams.tenant, streams.partition, streams.number, streams.version, {", ".join(map(str, RECORDED))}
-FROM wanted
-CROSS JOIN streams ON (streams.tenant, streams.partition, streams.name) = (wanted.tenant, wanted.partition, wanted.name)
-LEFT JOIN events ON (events.tenant, events.partition, events.stream, events.event_id)
-    = (streams.tenant, streams.partition, streams.number, wanted.event_id)
+WITH wanted (tenant, partition, stream, event_id) AS (VALUES %s)
+SELECT {", ".join(map(str, KNOWN))}
+FROM wanted CROSS JOIN events USING (tenant, partition, stream, event_id)
 """
 
 _REFUSED = f"""
@@ -219,10 +221,10 @@ class SqliteStore:
     async def _load(self, connection: AsyncConnection, wanted: Mapping[Log, Wanted]) -> dict[Log, View]:
         tenants = await self._tenants_of(connection, wanted)
         views = Views(wanted, tenants)
-        rows = wanted_rows(wanted, tenants, id_bytes)
-        views.add_known(await _look_up(connection, _KNOWN, rows.known))
-        views.add_refused(await _look_up(connection, _REFUSED, rows.commands))
-        views.add_refused_at(await _look_up(connection, _REFUSED_AT, rows.offsets))
+        views.add_heads(await _look_up(connection, _HEADS, views.streams()))
+        views.add_known(await _look_up(connection, _KNOWN, views.event_ids(id_bytes)))
+        views.add_refused(await _look_up(connection, _REFUSED, views.commands()))
+        views.add_refused_at(await _look_up(connection, _REFUSED_AT, views.offsets()))
         return views.by_log
 
     async def commit(self, plans: Sequence[Plan]) -> dict[Log, Committed]:

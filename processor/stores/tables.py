@@ -184,6 +184,9 @@ RECORDED = (
 )
 """What makes a `RecordedEvent`, in the order of its fields; from `events` joined with `streams`."""
 
+KNOWN = (events.c.tenant, events.c.partition, events.c.stream, *RECORDED[1:])
+"""The same from `events` alone, with the stream's number for its name, behind tenant and partition."""
+
 REMEMBERED = (
     refused.c.command_offset,
     refused.c.stream,

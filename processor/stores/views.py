@@ -1,53 +1,93 @@
-"""Rows folded into the views that `Store.load` returns, the same for both SQL stores."""
+"""What `Store.load` asks a SQL store for, as rows, and the views that the answers are folded into.
 
-from collections.abc import Iterable, Mapping
+A row begins with tenant and partition; a tenant is told by its number. Heads are looked up first: only a stream that
+there is can have an event that is known, and events know their stream by its number.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
 
-from processor.messages import Head, Log, RecordedEvent, Refusal, RefusedCommand, View, Wanted
+from processor.messages import Head, Log, Outcome, RecordedEvent, RefusedCommand, View, Wanted
+from processor.stores.rows import Row
 from processor.stores.tables import id_text
 
-_refusal: msgspec.json.Decoder[Refusal] = msgspec.json.Decoder(Refusal)
+_outcome: msgspec.json.Decoder[Outcome] = msgspec.json.Decoder(Outcome)
 
 
 class Views:
-    """The views of the logs of one `load`, by the numbers that the rows know them by."""
+    """One `load`: first `streams` and `add_heads`, then the others, in any order. Unknown tenants have no rows."""
 
     def __init__(self, wanted: Mapping[Log, Wanted], tenants: Mapping[str, int]) -> None:
         self.by_log = {log: View.empty() for log in wanted}
-        self._by_number = {
+        self._wanted = {(tenants[log.tenant], log.partition): of for log, of in wanted.items() if log.tenant in tenants}
+        self._views = {
             (tenants[log.tenant], log.partition): view for log, view in self.by_log.items() if log.tenant in tenants
         }
+        self._names: dict[tuple[int, int, int], str] = {}
+
+    def _each(self) -> Iterator[tuple[int, int, Wanted]]:
+        for (tenant, partition), wanted in self._wanted.items():
+            yield tenant, partition, wanted
+
+    def streams(self) -> list[Row]:
+        """The names whose heads are not known to who asks."""
+        return [
+            (tenant, partition, name)
+            for tenant, partition, wanted in self._each()
+            for name in wanted.event_ids
+            if name not in wanted.heads
+        ]
+
+    def add_heads(self, rows: Iterable[Any]) -> None:
+        """Rows of tenant, partition, a stream's name, number and version."""
+        for tenant, partition, name, number, version in rows:
+            self._views[tenant, partition].heads[name] = Head(number, version)
+
+    def event_ids(self, event_id_as: Callable[[str], Any]) -> list[Row]:
+        """The wanted event ids, as the driver takes them, behind the number of their stream."""
+        rows: list[Row] = []
+        for tenant, partition, wanted in self._each():
+            heads = self._views[tenant, partition].heads
+            for name, event_ids in wanted.event_ids.items():
+                head = wanted.heads.get(name) or heads.get(name)
+                if head is not None:
+                    self._names[tenant, partition, head.number] = name
+                    rows.extend((tenant, partition, head.number, event_id_as(event_id)) for event_id in event_ids)
+        return rows
 
     def add_known(self, rows: Iterable[Any]) -> None:
-        """Rows of tenant, partition, the stream's number and version, and the `RECORDED` columns of a wanted event.
+        """Rows of tenant, partition, the stream's number, and the `KNOWN` columns of a wanted event."""
+        for tenant, partition, number, version, position, found_id, *fields in rows:
+            name = self._names[tenant, partition, number]
+            event_id = id_text(found_id) if isinstance(found_id, bytes) else str(found_id)
+            event = RecordedEvent(name, version, position, event_id, *fields)
+            self._views[tenant, partition].known[name, event_id] = event
 
-        Those are null, but for the stream's name, where there is no such event.
-        """
-        for row in rows:
-            view, name = self._by_number[row[0], row[1]], row[4]
-            view.heads[name] = Head(row[2], row[3])
-            if row[5] is not None:
-                _, version, position, event_id, *fields = row[4:]
-                event_id = id_text(event_id) if isinstance(event_id, bytes) else str(event_id)
-                view.known[name, event_id] = RecordedEvent(name, version, position, event_id, *fields)
+    def commands(self) -> list[Row]:
+        """The wanted refusals: stream and command id."""
+        return [(tenant, partition, *key) for tenant, partition, wanted in self._each() for key in wanted.commands]
 
     def add_refused(self, rows: Iterable[Any]) -> None:
         """Rows of tenant, partition and the `REMEMBERED` columns, the newest of a command id last."""
         for tenant, partition, *fields in rows:
             refused = _refused_command(fields)
             if refused.stream is not None and refused.command_id is not None:
-                self._by_number[tenant, partition].refused[refused.stream, refused.command_id] = refused
+                self._views[tenant, partition].refused[refused.stream, refused.command_id] = refused
+
+    def offsets(self) -> list[Row]:
+        """The wanted offsets."""
+        return [(tenant, partition, offset) for tenant, partition, wanted in self._each() for offset in wanted.offsets]
 
     def add_refused_at(self, rows: Iterable[Any]) -> None:
         """Rows of tenant, partition and the `REMEMBERED` columns."""
         for tenant, partition, *fields in rows:
             refused = _refused_command(fields)
-            self._by_number[tenant, partition].refused_at[refused.offset] = refused
+            self._views[tenant, partition].refused_at[refused.offset] = refused
 
 
 def _refused_command(row: Any) -> RefusedCommand:
     """A refusal from the columns of `REMEMBERED`."""
     offset, stream, command_id, content, log_time_ms, outcome = row
-    return RefusedCommand(offset, stream, command_id, content, log_time_ms, _refusal.decode(outcome))
+    return RefusedCommand(offset, stream, command_id, content, log_time_ms, _outcome.decode(outcome))
