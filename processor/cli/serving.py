@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import signal
+import sys
 from collections.abc import Callable
 
 import structlog
@@ -18,6 +19,9 @@ except ImportError:  # there is no wheel for this platform
 else:
     new_event_loop = uvloop.new_event_loop
 
+# For how long a thread that computes keeps another waiting that has only to take up an answer: the fetching, SQLite's.
+_SWITCH_INTERVAL_S = 0.0005
+
 logger = structlog.get_logger(__name__)
 
 
@@ -30,6 +34,7 @@ def serve(settings: Settings, *, rebuild: bool) -> None:
 
 async def _serve(worker: Worker) -> None:
     _rest_the_garbage_collector()
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _stop, worker, number)

@@ -12,6 +12,7 @@ import os
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,7 +37,8 @@ _Result = TypeVar("_Result")
 
 _BUSY_TIMEOUT_S = 10.0
 _READERS = 3
-_CHUNK = 1024  # rows of a VALUES list; 4 parameters each stay well under SQLite's limit of 32,766
+_FEW_ROWS = 16
+_CHUNK = 1024  # rows of a VALUES list; 17 parameters each stay under SQLite's limit of 32,766
 
 _WRITER_PRAGMAS = (
     "PRAGMA page_size = 16384",
@@ -65,9 +67,11 @@ _UNREACHABLE = frozenset(
 # --- the writer's SQL; the readers' is in `reads`
 
 
-def _insert(table: Table) -> str:
+@cache
+def _insert(table: Table, rows: int = 1) -> str:
     names = [column.name for column in table.columns]
-    return f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
+    values = ", ".join([f"({', '.join('?' * len(names))})"] * rows)
+    return f"INSERT INTO {table.name} ({', '.join(names)}) VALUES {values}"
 
 
 _ADD_TENANT = "INSERT INTO tenants (name) VALUES (?)"
@@ -108,7 +112,6 @@ WITH wanted (tenant, partition) AS (VALUES %s)
 SELECT tenant, partition, epoch, next_offset FROM wanted CROSS JOIN checkpoints USING (tenant, partition)
 """
 
-_ADD_EVENT = _insert(events)
 _SET_STREAM = f"""
 {_insert(streams)} ON CONFLICT (tenant, partition, name) DO UPDATE SET version = excluded.version
 WHERE number = excluded.number
@@ -242,6 +245,7 @@ class SqliteStore:
             if places.get((tenants.get(plan.log.tenant), plan.log.partition))
             == [plan.before.epoch, plan.before.next_offset]
         ]
+        await _add_events(connection, [row for tenant, plan in good for row in event_rows(tenant, plan, id_bytes)])
         for statement, rows_of in _WRITES:
             rows = [row for tenant, plan in good for row in rows_of(tenant, plan)]
             if await _execute_many(connection, statement, rows) != len(rows):
@@ -316,10 +320,6 @@ class SqliteStore:
 # --- rows that only SQLite needs
 
 
-def _events(tenant: int, plan: Plan) -> list[Row]:
-    return event_rows(tenant, plan, id_bytes)
-
-
 def _moved(tenant: int, plan: Plan) -> list[Row]:
     to = plan.after
     return [
@@ -345,12 +345,27 @@ def _renewed(tenant: int, plan: Plan) -> list[Row]:
 
 
 _WRITES: tuple[tuple[str, Callable[[int, Plan], list[Row]]], ...] = (
-    (_ADD_EVENT, _events),
     (_SET_STREAM, stream_rows),
     (_ADD_REFUSED, refused_rows),
     (_MOVE, _moved),
     (_RENEW, _renewed),
 )
+
+
+async def _add_events(connection: AsyncConnection, rows: list[Row]) -> None:
+    """Add events, many rows a statement.
+
+    For every row of `executemany`, sqlite3 takes the interpreter's lock again, and waits for it while the worker computes.
+    """
+    driver = await _driver(connection)
+    start = 0
+    while len(rows) - start >= _FEW_ROWS:
+        # Powers of two: few texts, so each is compiled once.
+        size = min(1 << ((len(rows) - start).bit_length() - 1), _CHUNK)
+        await driver.execute(_insert(events, size), [*chain.from_iterable(rows[start : start + size])])
+        start += size
+    if start < len(rows):
+        await driver.executemany(_insert(events), rows[start:])
 
 
 async def _execute_many(connection: AsyncConnection, statement: str, rows: list[Row]) -> int:
