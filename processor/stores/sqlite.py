@@ -355,7 +355,8 @@ _WRITES: tuple[tuple[str, Callable[[int, Plan], list[Row]]], ...] = (
 async def _add_events(connection: AsyncConnection, rows: list[Row]) -> None:
     """Add events, many rows a statement.
 
-    For every row of `executemany`, sqlite3 takes the interpreter's lock again, and waits for it while the worker computes.
+    For every row of `executemany`, sqlite3 takes the interpreter's lock again, and waits for it while the worker
+    computes.
     """
     driver = await _driver(connection)
     start = 0
