@@ -6,13 +6,19 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from benchmarks.bed import LOGS, Site
 from benchmarks.load import PARTITIONS, CommandRecord
+from benchmarks.ready import plans
 from processor.codec import decode_outcome
 from processor.kafka.feed import position_of
 from processor.messages import Accepted, Log
+from processor.names import DEFAULT_TENANT
 from processor.store import Store
 from processor.stores import open_store
+from processor.verify import verify_store
 
 _PAGE = 5_000
+
+_Shown = tuple[int, str, bytes]
+"""An event's position, id and data."""
 
 
 async def check_worker(site: Site, records: Sequence[CommandRecord]) -> str | None:
@@ -25,7 +31,7 @@ async def check_worker(site: Site, records: Sequence[CommandRecord]) -> str | No
     store = open_store(settings.store, partitions=settings.partitions, read_only=True)
     await store.open()
     try:
-        return await _check_store(store, feed, len(records))
+        return await _check_store(store, feed, records)
     finally:
         await store.close()
 
@@ -41,13 +47,13 @@ async def check_bare(site: Site, records: Sequence[CommandRecord]) -> str | None
 
 async def _check_replies(site: Site, records: Sequence[CommandRecord]) -> str | None:
     answered: dict[tuple[int, int], int] = {}
-    async for record in read(site, site.names.results):
+    async for record in _read(site, site.names.results):
         outcome = decode_outcome(record.value)
         if not isinstance(outcome, Accepted):
             return f"a command was not accepted: {outcome}"
         place = outcome.partition, outcome.offset
         answered[place] = answered.get(place, 0) + 1
-    async for record in read(site, site.names.conflicts):
+    async for record in _read(site, site.names.conflicts):
         return f"a command was refused: {record.value!r}"
     if answered.keys() != {(record.partition, record.offset) for record in records}:
         return f"{len(answered)} of {len(records)} commands are answered"
@@ -56,10 +62,10 @@ async def _check_replies(site: Site, records: Sequence[CommandRecord]) -> str | 
     return None
 
 
-async def _feed(site: Site) -> dict[int, list[tuple[int, str, bytes]]]:
-    """Position, event id and data of the feed's records by partition, first occurrences only."""
-    found: dict[int, list[tuple[int, str, bytes]]] = {partition: [] for partition in range(PARTITIONS)}
-    async for record in read(site, site.names.events):
+async def _feed(site: Site) -> dict[int, list[_Shown]]:
+    """The feed's records by partition, first occurrences only."""
+    found: dict[int, list[_Shown]] = {partition: [] for partition in range(PARTITIONS)}
+    async for record in _read(site, site.names.events):
         of_partition = found[record.partition]
         position = position_of(record) or 0
         if not of_partition or position > of_partition[-1][0]:
@@ -67,25 +73,30 @@ async def _feed(site: Site) -> dict[int, list[tuple[int, str, bytes]]]:
     return found
 
 
-async def _check_store(store: Store, feed: dict[int, list[tuple[int, str, bytes]]], count: int) -> str | None:
-    total = 0
+async def _check_store(store: Store, feed: dict[int, list[_Shown]], records: Sequence[CommandRecord]) -> str | None:
+    report = await verify_store(store, [DEFAULT_TENANT], PARTITIONS)
+    if not report.ok:
+        return next(problem for of_log in report.partitions for problem in of_log.problems)
+    if report.events != len(records):
+        return f"{report.events} events in the store"
+    chains = {log.partition: plan.after.chain.hex() for log, plan in plans(records).items()}
+    if chains != {of_log.partition: of_log.chain for of_log in report.partitions}:
+        return "the store is not what the commands come to"
     for log in LOGS:
-        events = [(event.position, event.event_id, event.data) async for event in _events(store, log)]
-        total += len(events)
-        if events != feed[log.partition]:
+        if feed[log.partition] != [event async for event in _events(store, log)]:
             return f"{log}: the feed is not the store's order"
-    return None if total == count else f"{total} events in the store"
+    return None
 
 
-async def _events(store: Store, log: Log) -> AsyncIterator[ConsumerRecord]:
+async def _events(store: Store, log: Log) -> AsyncIterator[_Shown]:
     after = 0
     while events := await store.read_log(log, after, _PAGE):
         for event in events:
-            yield event
+            yield event.position, event.event_id, event.data
         after = events[-1].position
 
 
-async def read(site: Site, topic: str) -> AsyncIterator[ConsumerRecord]:
+async def _read(site: Site, topic: str) -> AsyncIterator[ConsumerRecord]:
     """All that is on a topic now."""
     consumer = AIOKafkaConsumer(
         bootstrap_servers=site.settings.brokers, auto_offset_reset="earliest", enable_auto_commit=False

@@ -23,6 +23,7 @@ RATE = 200
 WARM_UP_S = 2.0
 
 _ANSWER_S = 30.0
+_POLL_MS = 10
 
 
 class Latency(Struct):
@@ -71,7 +72,10 @@ class _Client:
         brokers = site.settings.brokers
         self._topic = site.names.commands
         self._producer = AIOKafkaProducer(bootstrap_servers=brokers, acks="all")
-        self._consumer = AIOKafkaConsumer(bootstrap_servers=brokers, auto_offset_reset="earliest")
+        # A short poll: aiokafka leaves partitions out of a fetch that is under way, and they would wait for its end.
+        self._consumer = AIOKafkaConsumer(
+            bootstrap_servers=brokers, auto_offset_reset="earliest", fetch_max_wait_ms=_POLL_MS
+        )
         self._replies = [TopicPartition(site.names.results, partition) for partition in range(PARTITIONS)]
         self._arrived: dict[str, float] = {}
 
