@@ -18,6 +18,7 @@ from msgspec import UNSET, Struct
 from processor.codec import NO_LIMITS, decode
 from processor.decide import decide, event_ids, recall
 from processor.errors import Misfit, StoreUnreachable
+from processor.failpoints import FailPoint, reach
 from processor.fit import check_first_record
 from processor.messages import (
     Checkpoint,
@@ -370,6 +371,7 @@ class Cycles:
         left = dict(plans)
         pause_s = _RETRY_FIRST_S
         while left:
+            await reach(FailPoint.BEFORE_COMMIT)
             try:
                 results |= await self._store.commit(list(left.values()))
                 break
@@ -381,6 +383,7 @@ class Cycles:
                 continue
             results |= {log: ended for log, plan in left.items() if (ended := _ended(plan, found.get(log))) is not None}
             left = {log: plan for log, plan in left.items() if log not in results}
+        await reach(FailPoint.AFTER_COMMIT)
         return results
 
 

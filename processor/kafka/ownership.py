@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from processor.cycle import Cycles, OwnedLog
 from processor.errors import Misfit, StoreUnreachable
+from processor.failpoints import FailPoint, reach
 from processor.fit import Found, check_fit
 from processor.kafka.publish import LogPublisher
 from processor.messages import Checkpoint, Log
@@ -110,6 +111,7 @@ class Ownership:
 
     async def revoked(self, logs: Iterable[Log]) -> None:
         """Let go of logs: no more cycles with them, what is committed is published as far as that goes quickly."""
+        await reach(FailPoint.ON_REVOCATION)
         gone = [log for log in logs if self.statuses.pop(log, None) is not None]
         await self.cycles.remove(gone, _LET_GO_S)
         leaving = {log: running for log in gone if (running := self._running.pop(log, None)) is not None}
@@ -123,6 +125,7 @@ class Ownership:
 
     async def close(self) -> None:
         """Let go of everything, claims under way included."""
+        await reach(FailPoint.ON_SHUTDOWN)
         for task in list(self._claims):
             task.cancel()
         await asyncio.gather(*self._claims, return_exceptions=True)
@@ -169,8 +172,10 @@ class Ownership:
     async def _claim(self, claiming: dict[Log, LogStatus], after_s: float) -> None:
         await asyncio.sleep(after_s)
         while logs := self._still(claiming):
+            await reach(FailPoint.BEFORE_CLAIM)
             try:
                 checkpoints = await self._store.claim(logs)
+                await reach(FailPoint.AFTER_CLAIM)
                 found = await self._find(logs, await self._source.group_offsets(logs))
             except (StoreUnreachable, KafkaError, TimeoutError) as error:
                 logger.warning("the logs can't be claimed yet, trying again", error=repr(error), logs=len(logs))
@@ -261,6 +266,7 @@ class Ownership:
             return
         for log, written in behind.items():
             logs[log].written = written
+        await reach(FailPoint.BEFORE_OFFSET_COMMIT)
         await self._source.commit({log: offset for log, (offset, _) in behind.items()})
 
     async def _forget_refused(self) -> None:

@@ -25,6 +25,7 @@ from aiokafka.errors import (
 from msgspec.structs import replace
 
 from processor.errors import StoreDamaged, StoreUnreachable
+from processor.failpoints import FailPoint, reach
 from processor.kafka.outgoing import Headers, Outgoing, dead_letter, event_record, reply_record
 from processor.messages import Accepted, Duplicate, Log, Outcome, Publication, Record, RecordedEvent, Rejected
 from processor.names import TopicNames
@@ -238,7 +239,9 @@ class LogPublisher:
         if not fresh:
             return
         records = [event_record(self._log, event) for event in fresh]
+        await reach(FailPoint.BEFORE_FEED)
         await self._outbound.send(self._names.events, self._log.partition, records)
+        await reach(FailPoint.AFTER_FEED)
         self._feed_position = self.acknowledged_position = fresh[-1].position
 
     async def _send_answers(self, answers: Sequence[tuple[Record, Outcome]]) -> None:
@@ -255,8 +258,10 @@ class LogPublisher:
             if isinstance(outcome, Rejected) and outcome.reason == "malformed":
                 letter = dead_letter(self._log, self._names.commands, record, outcome, self._outbound.room_bytes)
                 lanes.setdefault(self._names.dead_letters, []).append(letter)
+        await reach(FailPoint.BEFORE_REPLIES)
         sends = [self._outbound.send(topic, self._log.partition, records) for topic, records in lanes.items()]
         await asyncio.gather(*sends, self._send_replies(replies))
+        await reach(FailPoint.AFTER_REPLIES)
 
     def _address(self, record: Record) -> ReplyAddress:
         if not record.headers:

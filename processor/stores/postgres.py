@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from processor.chain import genesis
 from processor.errors import SchemaMismatch, SettingsError, StoreDamaged, StoreUnreachable, TidemarkError
+from processor.failpoints import FailPoint, reach
 from processor.messages import Checkpoint, Log, Plan, RecordedEvent, View, Wanted
 from processor.store import Committed, StreamInfo
 from processor.stores import reads, schema
@@ -380,6 +381,7 @@ async def _commit(driver: asyncpg.Connection, plans: Sequence[tuple[int, Plan]])
     if len(rows) > _FEW_EVENTS:
         await driver.copy_records_to_table("events", records=rows, columns=[column.name for column in _EVENT])
         rows = []
+    await reach(FailPoint.WITHIN_COMMIT)
     if good and not await _write(driver, good, rows):
         raise StoreDamaged("a checkpoint changed while its row was locked")
     return ended

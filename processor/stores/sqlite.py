@@ -26,6 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from processor.chain import genesis
 from processor.errors import SchemaMismatch, StoreDamaged, StoreInUse, StoreUnreachable, TidemarkError
+from processor.failpoints import FailPoint, reach
 from processor.messages import Checkpoint, Log, Plan, RecordedEvent, View, Wanted
 from processor.store import Committed, StreamInfo
 from processor.stores import reads, schema
@@ -247,6 +248,7 @@ class SqliteStore:
         ]
         await _add_events(connection, [row for tenant, plan in good for row in event_rows(tenant, plan, id_bytes)])
         for statement, rows_of in _WRITES:
+            await reach(FailPoint.WITHIN_COMMIT)
             rows = [row for tenant, plan in good for row in rows_of(tenant, plan)]
             if await _execute_many(connection, statement, rows) != len(rows):
                 raise StoreDamaged(f"{self._path}: a new stream is there already, under another number")
