@@ -90,6 +90,7 @@ async def _broker(address: str | None, folder: str) -> AsyncIterator[Settings]:
         "partitions": _PARTITIONS,
         "group": name + "group",
         "session_timeout_ms": 6_000,
+        "http": "127.0.0.1:0",
     }
     if address is None:
         topics = TopicNames.of("tidemark.", DEFAULT_TENANT).all()

@@ -164,12 +164,12 @@ class _Reader:
 
         Between the first occurrences of two positions there are at least as many records as positions, so the first
         record's position says how far can be skipped. It may itself be a late duplicate, and then that is too far:
-        `pages` finds the hole and goes back.
+        `pages` finds the hole and goes back. The last record is read in any case, as a hole may be before it.
         """
         firsts = await self._first_positions(places)
         for place, (offset, position) in firsts.items():
             skipped = offset + max(0, self._next[place] - position)
-            start = min(skipped, self._ends[place])
+            start = min(skipped, self._ends[place] - 1)
             if start > self._begins[place]:
                 self._guessed.add(place)
             self._consumer.seek(place, start)
