@@ -39,6 +39,7 @@ class Measured:
 
     def __init__(self, process: asyncio.subprocess.Process, ready_line: str) -> None:
         self.peak_mib = 0.0
+        self.pid = process.pid
         self._process = process
         self._usage = psutil.Process(process.pid)
         self._ready_line = ready_line
