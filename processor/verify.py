@@ -3,6 +3,7 @@
 A store that is written to meanwhile is judged by what it was at the beginning.
 """
 
+import struct
 from collections.abc import Callable, Iterable
 
 from msgspec import Struct
@@ -69,6 +70,7 @@ def _untouched(log: Log) -> Checkpoint:
 async def _verify(store: Store, walk: "_Walk", progress: Progress | None) -> LogReport:
     try:
         while page := await store.read_log(walk.log, walk.position, _EVENTS_PAGE):
+            _check_types(walk, page)
             within = [event for event in page if event.position <= walk.watermark]
             for event in within:
                 walk.on_event(event)
@@ -88,6 +90,22 @@ async def _verify(store: Store, walk: "_Walk", progress: Progress | None) -> Log
     except StoreDamaged as fault:
         walk.problem(str(fault))
     return walk.report()
+
+
+def _check_types(walk: "_Walk", page: Iterable[RecordedEvent]) -> None:
+    # A column of SQLite takes anything, and what the walk itself counts by has to be what it says.
+    for event in page:
+        numbers = (event.position, event.version, event.offset)
+        if not all(isinstance(number, int) for number in numbers) or not isinstance(event.hash, bytes):
+            raise StoreDamaged(f"after position {walk.position}: an event's position, version, offset or hash is none")
+
+
+def _is_hash(event: RecordedEvent, previous: bytes) -> bool:
+    try:
+        return event.hash == event_hash(previous, payload_digest(event.data, event.metadata), event)
+    except (TypeError, ValueError, struct.error):
+        # Text for bytes, or a number out of its bounds.
+        return False
 
 
 class _Walk:
@@ -123,7 +141,7 @@ class _Walk:
         version = self._versions.get(event.stream, 0)
         if event.version != version + 1:
             self.problem(f"{at}: after version {version} of {event.stream!r} comes version {event.version}")
-        if event_hash(self._chain, payload_digest(event.data, event.metadata), event) != event.hash:
+        if not _is_hash(event, self._chain):
             self.problem(f"{at}: the hash is not that of the event and the one before it")
         if event.offset < self._offset:
             self._restarts += 1

@@ -50,8 +50,8 @@ class EventId(TypeDecorator[str]):
     def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
         return value if value is None or dialect.name == "postgresql" else id_bytes(value)
 
-    def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
-        return value if value is None or dialect.name == "postgresql" else id_text(value)
+    def process_result_value(self, value: Any, dialect: Dialect) -> str | None:  # noqa: ARG002
+        return id_text(value) if isinstance(value, bytes) else value
 
 
 # Text that is looked up or sorted is compared by its bytes, whatever the database's locale.
