@@ -307,8 +307,8 @@ class View(Struct):
 class Wanted(Struct):
     """What to load into a `View`.
 
-    Event ids by stream name (its head comes with them), refusals by (stream, command id) and by offset. `heads` are those
-    that are known already; they may be left out of the view.
+    Event ids by stream name (its head comes with them), refusals by (stream, command id) and by offset. `heads` are
+    those that are known already; they may be left out of the view.
     """
 
     event_ids: dict[str, list[str]]

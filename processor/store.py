@@ -70,7 +70,10 @@ class Store(Protocol):
         ...
 
     async def acknowledge(self, acknowledged: Mapping[Log, Checkpoint]) -> None:
-        """Raise the acknowledged offset and position to the given checkpoints', where the epoch is still theirs."""
+        """Raise the acknowledged offset and position to the given checkpoints', where the epoch is still theirs.
+
+        Never waits for a log that someone holds: it is left as it is.
+        """
         ...
 
     async def forget_refused(self, log: Log, before_log_time_ms: int, limit: int) -> int:

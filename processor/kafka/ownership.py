@@ -182,8 +182,8 @@ class Ownership:
                 for log in logs:
                     claiming[log].reason = repr(error)
                 await asyncio.sleep(_RETRY_S)
-                if len(logs) > 1 and not isinstance(error, StoreUnreachable | KafkaConnectionError):
-                    # It may be one of them that can't be looked at now: by halves, so that it holds up no other.
+                if len(logs) > 1 and not isinstance(error, KafkaConnectionError):
+                    # It may be one of them that is held or can't be looked at now: by halves, it holds up no other.
                     logs = self._still(claiming)
                     self._start_claim(logs[::2])
                     self._start_claim(logs[1::2])

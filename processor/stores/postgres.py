@@ -210,7 +210,7 @@ WITH held AS (
     SELECT tenant, partition, given.acknowledged_offset, given.acknowledged_position
     FROM {_given(1, (*_LOG, *(checkpoints.c[n] for n in ("epoch", "acknowledged_offset", "acknowledged_position"))))}
     JOIN checkpoints USING (tenant, partition, epoch)
-    ORDER BY tenant, partition FOR UPDATE OF checkpoints
+    ORDER BY tenant, partition FOR UPDATE OF checkpoints SKIP LOCKED
 )
 UPDATE checkpoints SET
     acknowledged_offset = greatest(checkpoints.acknowledged_offset, held.acknowledged_offset),

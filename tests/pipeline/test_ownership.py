@@ -6,6 +6,7 @@ import sqlite3
 from collections import Counter
 from contextlib import closing
 
+import asyncpg
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.records_to_delete import RecordsToDelete
@@ -189,3 +190,23 @@ async def delete_records(pipeline: Pipeline, partition: int, before: int) -> Non
         await admin.delete_records({TopicPartition(pipeline.names.commands, partition): RecordsToDelete(before)})
     finally:
         await admin.close()
+
+
+async def test_a_log_that_someone_holds_in_the_database_holds_up_no_other(
+    postgres_pipeline: Pipeline, postgres_url: str
+) -> None:
+    held = 2
+    async with postgres_pipeline.worker():
+        someone = await asyncpg.connect(postgres_url)
+        try:
+            async with someone.transaction():
+                await someone.execute("SELECT FROM checkpoints WHERE partition = $1 FOR UPDATE", held)
+                free: set[tuple[int, int]] = set()
+                for start in range(0, 100, 10):
+                    sent = await postgres_pipeline.send(*commands(start, 10))
+                    free |= {place for place in sent if place[0] != held}
+                    async with asyncio.timeout(3):
+                        assert set(await postgres_pipeline.outcomes(len(free))) == free
+        finally:
+            await someone.close()
+        await assert_whole(postgres_pipeline, 100, twice_allowed=False)
