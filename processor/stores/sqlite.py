@@ -469,7 +469,9 @@ def faults(path: str) -> Iterator[None]:
         yield
     except (DBAPIError, sqlite3.Error) as error:
         cause = error.orig if isinstance(error, DBAPIError) else error
-        code = getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_CANTOPEN) & 0xFF
+        # Without a code it is Python's own: text that is not UTF-8, or a connection that was closed.
+        uncoded = sqlite3.SQLITE_CORRUPT if "UTF-8" in str(cause) else sqlite3.SQLITE_CANTOPEN
+        code = getattr(cause, "sqlite_errorcode", uncoded) & 0xFF
         if code in (sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             raise StoreDamaged(f"{path}: {cause}") from None
         if code in _UNREACHABLE:

@@ -134,6 +134,19 @@ async def test_a_commit_waits_for_an_acknowledgement_of_its_own_worker(store: St
         checkpoint = decided.after
 
 
+async def test_an_acknowledgement_does_not_wait_for_a_row_that_is_held(
+    store: Store, outsider: asyncpg.Connection
+) -> None:
+    checkpoints = await store.claim([LOG, OTHER])
+    given = {log: replace(checkpoint, acknowledged_offset=3) for log, checkpoint in checkpoints.items()}
+    holding = await hold(outsider, LOG.partition)
+    await store.acknowledge(given)
+    assert await store.checkpoints() == {LOG: checkpoints[LOG], OTHER: given[OTHER]}
+    await holding.rollback()
+    await store.acknowledge(given)
+    assert await store.checkpoints() == given
+
+
 async def test_durability_is_set_for_every_session(store_url: str) -> None:
     found = {}
     for durability in ("full", "relaxed"):
