@@ -111,8 +111,10 @@ class Ownership:
 
     async def revoked(self, logs: Iterable[Log]) -> None:
         """Let go of logs: no more cycles with them, what is committed is published as far as that goes quickly."""
-        await reach(FailPoint.ON_REVOCATION)
         gone = [log for log in logs if self.statuses.pop(log, None) is not None]
+        if not gone:
+            return
+        await reach(FailPoint.ON_REVOCATION)
         await self.cycles.remove(gone, _LET_GO_S)
         leaving = {log: running for log in gone if (running := self._running.pop(log, None)) is not None}
         deadline = asyncio.get_running_loop().time() + _LET_GO_S

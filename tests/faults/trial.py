@@ -1,0 +1,197 @@
+"""One run: topics and a store of its own, worker processes, a load, and in the end the checker's verdict."""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import psutil
+
+from processor.failpoints import VARIABLE
+from processor.kafka.topics import create_topics
+from processor.settings import Settings
+from processor.stores.migrate import upgrade
+from tests.faults.checker import check
+from tests.faults.evidence import collect, lag_is_zero
+from tests.faults.history import Load, Recorder
+
+PARTITIONS = 4
+REPEATS = int(os.environ.get("TIDEMARK_TEST_FAULT_REPEATS", "1"))
+"""How often each fault is tried."""
+
+SESSION_MS = 6_000
+HEAL_S = 60.0
+"""Bound on the time from the end of a fault to a lag of zero."""
+
+_POLL_S = 0.02
+_WAIT_S = 60.0
+
+
+async def until(holds: Callable[[], bool], within_s: float = _WAIT_S) -> None:
+    """Wait for what has no event of its own. Raises `TimeoutError`."""
+    async with asyncio.timeout(within_s):
+        while not holds():
+            await asyncio.sleep(_POLL_S)
+
+
+class WorkerProcess:
+    """`tidemark worker` as a process, and its log."""
+
+    def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
+        self._process = process
+        self._log = log
+
+    @property
+    def said(self) -> str:
+        """Its log so far."""
+        return self._log.read_text(errors="replace")
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether SIGSTOP holds it."""
+        return bool(psutil.Process(self._process.pid).status() == psutil.STATUS_STOPPED)
+
+    @property
+    def has_ended(self) -> bool:
+        return self._process.returncode is not None
+
+    async def says(self, text: str, times: int = 1, within_s: float = _WAIT_S) -> None:
+        """Wait until its log has a text."""
+        await until(lambda: self.has_ended or self.said.count(text) >= times, within_s)
+        assert self.said.count(text) >= times, f"ended without {text!r}:\n{self.said[-3000:]}"
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal, if it still runs."""
+        if not self.has_ended:
+            self._process.send_signal(number)
+
+    async def ends(self, within_s: float = _WAIT_S) -> int:
+        """Wait for its end; returns its exit code, or minus the signal."""
+        async with asyncio.timeout(within_s):
+            return await self._process.wait()
+
+    async def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """End it, one way or the other; a process that is held is let go first."""
+        self.send(number)
+        self.send(signal.SIGCONT)
+        try:
+            return await self.ends()
+        except TimeoutError:
+            self.send(signal.SIGKILL)
+            await self.ends()
+            raise AssertionError(f"it does not end:\n{self.said[-3000:]}") from None
+
+
+class Trial:
+    """See the module's docstring. `async with` ends the processes that it started."""
+
+    def __init__(self, brokers: str, prefix: str, store: str, folder: Path, **settings: Any) -> None:
+        self.folder = folder
+        self.history = folder / "history.jsonl"
+        self.settings = Settings(
+            brokers=brokers.split(","),
+            topic_prefix=prefix,
+            group=f"{prefix}group",
+            store=store,
+            partitions=PARTITIONS,
+            session_timeout_ms=SESSION_MS,
+            http="127.0.0.1:0",
+            **settings,
+        )
+        self.workers: list[WorkerProcess] = []
+        self._recorder = Recorder(self.history)
+        self._load: Load | None = None
+
+    async def __aenter__(self) -> Self:
+        await create_topics(self.settings)
+        if self.settings.store.startswith("postgresql:"):
+            await asyncio.to_thread(upgrade, self.settings.store, partitions=PARTITIONS)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._recorder.close()
+        for worker in self.workers:
+            if not worker.has_ended:
+                await worker.end(signal.SIGKILL)
+
+    # --- workers
+
+    async def worker(
+        self, failpoints: str = "", *arguments: str, ready: bool = True, **environment: str
+    ) -> WorkerProcess:
+        """Start a worker, and wait until it owns logs, unless a fault is to strike before (`ready=False`)."""
+        log = self.folder / f"worker-{len(self.workers)}.log"
+        with log.open("wb") as written:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "processor.cli", "worker", *arguments,
+                env=self._environment(failpoints) | environment, stderr=written,
+            )  # fmt: skip
+        worker = WorkerProcess(process, log)
+        self.workers.append(worker)
+        if ready:
+            await worker.says("owning logs")
+        return worker
+
+    def _environment(self, failpoints: str) -> dict[str, str]:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("TIDEMARK_")}
+        given = {name: getattr(self.settings, name) for name in self.settings.model_fields_set}
+        named = {
+            f"TIDEMARK_{name.upper()}": ",".join(value) if isinstance(value, list) else str(value)
+            for name, value in given.items()
+        }
+        return inherited | named | ({VARIABLE: failpoints} if failpoints else {})
+
+    async def command(self, *arguments: str) -> tuple[int, str]:
+        """A command of the command line: its exit code, and all that it printed."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "processor.cli", *arguments,
+            env=self._environment(""), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        )  # fmt: skip
+        printed, _ = await process.communicate()
+        return process.returncode or 0, printed.decode(errors="replace")
+
+    # --- the load
+
+    @asynccontextmanager
+    async def load(self, **options: Any) -> AsyncIterator[None]:
+        """Clients at work while the block runs. At its end each finishes its command, and nothing is left open."""
+        load = self._load = Load(self.settings, self._recorder, **options)
+        task = asyncio.create_task(load.run())
+        try:
+            yield
+            load.end()
+            await task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def answers(self, more: int, within_s: float = _WAIT_S) -> None:
+        """Wait until so many more commands are answered."""
+        enough = self._recorder.answers + more
+        try:
+            await until(lambda: self._recorder.answers >= enough, within_s)
+        except TimeoutError:
+            logs = "\n".join(f"--- worker {number}\n{one.said[-2000:]}" for number, one in enumerate(self.workers))
+            raise AssertionError(f"no answers in {within_s:g} s\n{logs}") from None
+
+    # --- the verdict
+
+    async def healed(self) -> None:
+        """Every command has an answer, and the lag is zero, within a bound."""
+        began = time.monotonic()
+        if self._load is not None:
+            await self._load.settle(HEAL_S)
+        await lag_is_zero(self.settings, HEAL_S - (time.monotonic() - began))
+
+    async def holds(self, without: Collection[str] = (), *, from_log: bool = True) -> None:
+        """Heal, and check: every promise is kept, but for rules that the fault itself sets aside."""
+        await self.healed()
+        evidence = await collect(self.settings, self.history, from_log=from_log)
+        breaches = check(evidence, without)
+        assert not breaches, "\n".join(breaches)
+        assert any(operation.answer == "ok" for operation in evidence.operations), "nothing was appended"
