@@ -1,0 +1,109 @@
+"""What goes wrong, how often, and how long things take: drawn anew for each seed, so that seeds differ in kind."""
+
+from random import Random
+
+from msgspec import Struct
+
+
+class Profile(Struct):
+    """The sizes of a run and the odds of each fault. Each fault is left out of many runs."""
+
+    partitions: int
+    workers: int
+    clients: int
+    streams: int
+    commands: int
+    shuffled: bool
+    batch_size: int
+    backlog: int
+    fetch_records: int
+    chunk_records: int
+    linger_s: float
+    latency_s: float
+    retention_ms: int
+    # of a request to the store, to the broker
+    store_lost: float
+    store_unknown: float
+    store_late: float
+    store_busy: float
+    send_lost: float
+    send_unknown: float
+    send_late: float
+    broker_lost: float
+    # what the nemesis may do, by weight, and the mean pause between its deeds
+    crash: int
+    stop: int
+    pause: int
+    freeze: int
+    evict: int
+    rebalance: int
+    store_away: int
+    broker_away: int
+    nemesis_pause_s: float
+
+    @classmethod
+    def drawn(cls, random: Random) -> "Profile":
+        """A profile of its own for each seed."""
+
+        def odds(most: float) -> float:
+            return random.choice((0.0, 0.0, most / 4, most))
+
+        def weight() -> int:
+            return random.choice((0, 1, 1, 4))
+
+        return cls(
+            partitions=random.randint(2, 4),
+            workers=random.choice((1, 2, 2, 3)),
+            clients=random.randint(1, 3),
+            streams=random.randint(2, 6),
+            commands=random.randint(15, 60),
+            shuffled=random.random() < 0.5,
+            batch_size=random.choice((1, 5, 100)),
+            backlog=random.choice((1, 4, 10, 1000)),
+            fetch_records=random.choice((1, 2, 5, 20)),
+            chunk_records=random.choice((1, 2, 3, 20)),
+            linger_s=random.choice((0.0, 0.0, 0.01)),
+            latency_s=random.choice((0.001, 0.01, 0.1)),
+            retention_ms=random.choice((2_000, 10_000, 1_000_000_000)),
+            store_lost=odds(0.2),
+            store_unknown=odds(0.2),
+            store_late=odds(0.15),
+            store_busy=odds(0.3),
+            send_lost=odds(0.2),
+            send_unknown=odds(0.3),
+            send_late=odds(0.25),
+            broker_lost=odds(0.2),
+            crash=weight(),
+            stop=weight(),
+            pause=weight(),
+            freeze=weight(),
+            evict=weight(),
+            rebalance=weight(),
+            store_away=weight(),
+            broker_away=weight(),
+            nemesis_pause_s=random.choice((0.3, 0.6, 1.5)),
+        )
+
+
+class Chance:
+    """Draws, until everything is healed: then nothing fails, and everything is quick."""
+
+    def __init__(self, random: Random, profile: Profile) -> None:
+        self.random = random
+        self.profile = profile
+        self.healed = False
+        self.store_away = False
+        self.broker_away = False
+
+    def happens(self, odds: float) -> bool:
+        """Whether something with these odds happens now."""
+        return odds > 0.0 and not self.healed and self.random.random() < odds
+
+    def latency_s(self) -> float:
+        """How long a request is on its way: mostly short, now and then very long."""
+        draw = self.random.random()
+        if self.healed:
+            return 0.001 + 0.002 * draw
+        if draw > 0.98:
+            return 3.0 * self.random.random()
+        return self.profile.latency_s * draw

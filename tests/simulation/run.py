@@ -1,0 +1,109 @@
+"""One run, from its seed to its verdict."""
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import structlog
+from msgspec import Struct
+
+from processor.partition import partition_of
+from tests.simulation.checker import Violation
+from tests.simulation.clients import Client
+from tests.simulation.nemesis import Nemesis
+from tests.simulation.stores import at_once
+from tests.simulation.worker import LIMITS
+from tests.simulation.world import Parts, World
+
+_SETTLED_WITHIN_S = 120.0
+_LOOK_EVERY_S = 0.25
+_REAL = Parts()
+
+
+class Result(Struct):
+    """What came of a seed: the promise that was not kept, if any, and what happened, if that was asked for."""
+
+    seed: int
+    violation: str | None
+    notes: list[str]
+
+
+def run_seed(seed: int, parts: Parts = _REAL, *, trace: bool = False) -> Result:
+    """Run a seed. The same seed comes to the same result, wherever and whenever it is run."""
+    world = World(seed, parts)
+    if trace:
+        world.notes = [str(world.profile)]
+    with _logging_to(world):
+        try:
+            world.loop.run_until_complete(_run(world))
+        except Violation as violation:
+            return Result(seed, str(violation), world.notes or [])
+    return Result(seed, None, world.notes or [])
+
+
+async def _run(world: World) -> None:
+    world.loop.spawn(world.loop.world, world.group.run())
+    for host in world.hosts:
+        world.start(host)
+    nemesis = world.loop.spawn(world.loop.world, Nemesis(world).run())
+    await asyncio.gather(*(client.run() for client in _clients(world)))
+    nemesis.cancel()
+    world.heal()
+    await _settle(world)
+    for log, checkpoint in at_once(world.store.checkpoints()).items():
+        events = at_once(world.store.read_log(log, 0, len(world.checker.histories[log].events) + 1))
+        world.checker.histories[log].check_end(world.rules, LIMITS, events, checkpoint)
+
+
+def _clients(world: World) -> list[Client]:
+    profile = world.profile
+    streams = [f"order-{number}" for number in range(profile.streams)]
+
+    def version(stream: str) -> int:
+        log = world.logs[partition_of(stream.encode(), profile.partitions)]
+        return world.checker.histories[log].versions.get(stream, 0)
+
+    each = profile.commands // profile.clients
+    return [Client(world.random, world.broker, streams, each, version) for _ in range(profile.clients)]
+
+
+async def _settle(world: World) -> None:
+    deadline = world.loop.time() + _SETTLED_WITHIN_S
+    while not all(history.is_settled for history in world.checker.histories.values()):
+        if world.loop.time() > deadline:
+            raise Violation(f"{_SETTLED_WITHIN_S:.0f} s after the last fault, {_state(world)}")
+        await asyncio.sleep(_LOOK_EVERY_S)
+
+
+def _state(world: World) -> str:
+    lines = [
+        f"{log} has {len(history.replies)} of {len(history.commands)} commands answered, and its feed is at "
+        f"{history.feed_position} of {len(history.events)}"
+        for log, history in world.checker.histories.items()
+        if not history.is_settled
+    ]
+    for host in world.hosts:
+        statuses = host.worker.ownership.statuses if host.worker else {}
+        lines += [f"worker {host.number} says of {log}: {status}" for log, status in statuses.items()]
+    return "; ".join(lines)
+
+
+@contextmanager
+def _logging_to(world: World) -> Iterator[None]:
+    """What the pipeline logs goes to the trace, or nowhere."""
+    before = structlog.get_config()
+    level = logging.CRITICAL if world.notes is None else logging.DEBUG
+
+    def note(_: object, name: str, event: structlog.types.EventDict) -> str:
+        text = event.pop("event")
+        world.note(f"{name}: {text} {event}")
+        raise structlog.DropEvent
+
+    structlog.configure(
+        processors=[note], wrapper_class=structlog.make_filtering_bound_logger(level), cache_logger_on_first_use=False
+    )
+    try:
+        yield
+    finally:
+        structlog.configure(**before)

@@ -1,0 +1,113 @@
+"""The store: one durable state, which each worker reaches over the network.
+
+What it means to commit, to claim or to read is `MemoryStore`'s to say, which the contract suite checks.
+"""
+
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, TypeVar
+
+from processor.errors import StoreUnreachable
+from processor.messages import Checkpoint, Log, Plan, RecordedEvent, View, Wanted
+from processor.store import Committed, StreamInfo
+from processor.stores.memory import MemoryStore
+from tests.simulation.chance import Chance
+from tests.simulation.checker import Checker
+from tests.simulation.link import Link
+
+_T = TypeVar("_T")
+
+
+class SharedStore(MemoryStore):
+    """What all workers share, and what outlives them; the checker looks at each write. Each method is one step."""
+
+    durable = True
+
+    def __init__(self, checker: Checker) -> None:
+        super().__init__()
+        self._checker = checker
+
+    async def claim(self, logs: Sequence[Log]) -> dict[Log, Checkpoint]:
+        claimed = await super().claim(logs)
+        self._checker.on_claim(claimed)
+        return claimed
+
+    async def commit(self, plans: Sequence[Plan]) -> dict[Log, Committed]:
+        results = await super().commit(plans)
+        for plan in plans:
+            if results[plan.log] is Committed.YES:
+                self._checker.on_commit(plan, (await self.checkpoints())[plan.log])
+        return results
+
+    async def acknowledge(self, acknowledged: Mapping[Log, Checkpoint]) -> None:
+        await super().acknowledge(acknowledged)
+        for log, checkpoint in (await self.checkpoints()).items():
+            if log in acknowledged:
+                self._checker.on_acknowledge(log, checkpoint)
+
+
+def at_once(coro: Coroutine[Any, Any, _T]) -> _T:
+    """The result of a coroutine that awaits nothing."""
+    try:
+        coro.send(None)
+    except StopIteration as end:
+        result: _T = end.value
+        return result
+    raise AssertionError("it awaits something")
+
+
+class StoreClient:
+    """The shared store as one worker reaches it."""
+
+    durable = True
+
+    def __init__(self, shared: MemoryStore, link: Link, chance: Chance) -> None:
+        self.shared = shared
+        self.link = link
+        self.chance = chance
+
+    async def open(self) -> None:
+        """Nothing to connect to."""
+
+    async def close(self) -> None:
+        """Nothing to let go of."""
+
+    async def claim(self, logs: Sequence[Log]) -> dict[Log, Checkpoint]:
+        return await self.ask(lambda: self.shared.claim(logs))
+
+    async def load(self, wanted: Mapping[Log, Wanted]) -> dict[Log, View]:
+        return await self.ask(lambda: self.shared.load(wanted))
+
+    async def commit(self, plans: Sequence[Plan]) -> dict[Log, Committed]:
+        busy = {plan.log: Committed.BUSY for plan in plans if self.chance.happens(self.chance.profile.store_busy)}
+        free = [plan for plan in plans if plan.log not in busy]
+        return busy | await self.ask(lambda: self.shared.commit(free))
+
+    async def acknowledge(self, acknowledged: Mapping[Log, Checkpoint]) -> None:
+        await self.ask(lambda: self.shared.acknowledge(acknowledged))
+
+    async def forget_refused(self, log: Log, before_log_time_ms: int, limit: int) -> int:
+        return await self.ask(lambda: self.shared.forget_refused(log, before_log_time_ms, limit))
+
+    async def checkpoints(self) -> dict[Log, Checkpoint]:
+        return await self.ask(self.shared.checkpoints)
+
+    async def read_log(self, log: Log, after_position: int, limit: int) -> list[RecordedEvent]:
+        return await self.ask(lambda: self.shared.read_log(log, after_position, limit))
+
+    async def read_stream(self, log: Log, stream: str, after_version: int, limit: int) -> list[RecordedEvent]:
+        return await self.ask(lambda: self.shared.read_stream(log, stream, after_version, limit))
+
+    async def streams(self, log: Log, after_number: int, limit: int) -> list[tuple[int, StreamInfo]]:
+        return await self.ask(lambda: self.shared.streams(log, after_number, limit))
+
+    async def ask(self, effect: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        """Ask the store for something; raises `StoreUnreachable` when the fates say so."""
+        chance, profile = self.chance, self.chance.profile
+        return await self.link.call(
+            lambda: at_once(effect()),
+            lambda: StoreUnreachable("the connection broke"),
+            away=chance.store_away,
+            lost=profile.store_lost,
+            unknown=profile.store_unknown,
+            late=profile.store_late,
+        )

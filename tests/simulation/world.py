@@ -1,0 +1,100 @@
+"""All there is in one run, drawn from its seed: broker, store, group, and the hosts on which workers run."""
+
+from collections.abc import Callable
+from random import Random
+
+from msgspec import Struct
+
+from processor.kafka.publish import Outbound
+from processor.messages import Log, Rules
+from processor.store import Store
+from tests.simulation.broker import Broker, BrokerClient
+from tests.simulation.chance import Chance, Profile
+from tests.simulation.checker import Checker
+from tests.simulation.group import Group, Member
+from tests.simulation.link import Link
+from tests.simulation.loop import Process, SimulatedLoop
+from tests.simulation.outbound import SimulatedOutbound
+from tests.simulation.stores import SharedStore, StoreClient
+from tests.simulation.worker import Machine, SimulatedWorker
+
+
+class Parts(Struct, frozen=True):
+    """What a run may be made of otherwise, to see what comes of it: the store, the way to it, and the producer."""
+
+    shared: Callable[[Checker], SharedStore] = SharedStore
+    store: Callable[[SharedStore, Link, Chance], Store] = StoreClient
+    outbound: Callable[[Broker, Link, Chance], Outbound] = SimulatedOutbound
+
+
+class Host(Struct):
+    """Where workers run, one after the other."""
+
+    number: int
+    starts: int = 0
+    process: Process | None = None
+    worker: SimulatedWorker | None = None
+
+
+class World:
+    """See the module's docstring."""
+
+    def __init__(self, seed: int, parts: Parts) -> None:
+        self.random = Random(seed)
+        self.profile = Profile.drawn(self.random)
+        self.chance = Chance(self.random, self.profile)
+        self.loop = SimulatedLoop(self.random, shuffled=self.profile.shuffled)
+        self.logs = [Log("default", partition) for partition in range(self.profile.partitions)]
+        self.rules = Rules(self.profile.partitions, self.profile.retention_ms)
+        self.checker = Checker(self.logs)
+        self.broker = Broker(self.logs, self.checker)
+        self.store = parts.shared(self.checker)
+        self.group = Group(self.logs, self.random, session_s=self.random.choice((1.0, 6.0)))
+        self.hosts = [Host(number) for number in range(self.profile.workers)]
+        self.notes: list[str] | None = None
+        self._parts = parts
+        self._link = Link(self.loop, self.chance)
+
+    def note(self, text: str) -> None:
+        """Remember what happens, for a trace."""
+        if self.notes is not None:
+            self.notes.append(f"{self.loop.time():9.4f}  {self.loop.current.name:<12} {text}")
+
+    def start(self, host: Host) -> None:
+        """Start a worker, in a process of its own, where none is running."""
+        if host.process is not None:
+            return
+        host.starts += 1
+        host.process = Process(f"worker-{host.number}.{host.starts}")
+        machine = Machine(
+            profile=self.profile,
+            rules=self.rules,
+            store=self._parts.store(self.store, self._link, self.chance),
+            client=BrokerClient(self.broker, self._link, self.chance),
+            outbound=self._parts.outbound(self.broker, self._link, self.chance),
+            group=self.group,
+            on_crash=self.checker.on_crash,
+        )
+        host.worker = SimulatedWorker(host.process.name, machine)
+        self.note(f"start {host.process.name}")
+        self.loop.spawn(host.process, host.worker.run())
+
+    def kill(self, host: Host) -> Member:
+        """End a worker on the spot; the group does not know yet."""
+        assert host.process is not None and host.worker is not None
+        self.note(f"kill {host.process.name}")
+        self.loop.kill(host.process)
+        member = host.worker.member
+        host.process = host.worker = None
+        return member
+
+    def heal(self) -> None:
+        """From now on nothing fails."""
+        self.note("heal")
+        self.chance.healed = True
+        self.chance.store_away = self.chance.broker_away = False
+        for host in self.hosts:
+            if host.process is None:
+                self.start(host)
+            else:
+                self.loop.resume(host.process)
