@@ -59,6 +59,9 @@ _WRITER_SETTINGS = dict.fromkeys(
 )
 _READER_SETTINGS = {"plan_cache_mode": "force_custom_plan"}
 
+# The internal one is what asyncpg says of a connection that the server ended while nothing was asked of it.
+_DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+
 # By the first two characters of SQLSTATE: connection, transaction, privileges, resources, operator; and the content.
 _FAULTS: dict[str, type[TidemarkError]] = {
     **dict.fromkeys(("08", "25", "28", "3D", "40", "42", "53", "55", "57", "58"), StoreUnreachable),
@@ -262,7 +265,7 @@ class PostgresStore:
 
     async def close(self) -> None:
         for engine in (self._readers, self._writers):
-            with suppress(SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            with suppress(SQLAlchemyError, *_DRIVER_ERRORS):
                 await engine.dispose()
 
     # --- the writer's side
@@ -357,7 +360,11 @@ class PostgresStore:
     async def _read(self, work: Callable[[AsyncConnection], Awaitable[_Result]]) -> _Result:
         with faults(self._place):
             async with self._readers.connect() as connection:
-                return await work(connection)
+                try:
+                    return await work(connection)
+                except BaseException:
+                    await connection.invalidate()
+                    raise
 
 
 # --- a commit
@@ -460,7 +467,7 @@ def faults(place: str) -> Iterator[None]:
         yield
     except PoolTimeoutError:
         raise StoreUnreachable(f"{place}: all connections are taken, for {_POOL_TIMEOUT_S} s") from None
-    except (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+    except (DBAPIError, *_DRIVER_ERRORS) as error:
         cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
         # SQLAlchemy hands on its own copy of the driver's error.
         cause = cause.__cause__ if isinstance(error, DBAPIError) and cause.__cause__ else cause
