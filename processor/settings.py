@@ -226,6 +226,13 @@ class Settings(BaseSettings):
     startup_timeout_s: int = _field(
         30, "For how many seconds a command waits for the brokers before it gives up.", least=1, most=3_600
     )
+    stall_timeout_s: int = _field(
+        60,
+        "After how many seconds without a turn of its event loop a worker ends itself, so that another takes over; 0 "
+        "for never.",
+        least=0,
+        most=3_600,
+    )
     replication_factor: Annotated[int, AfterValidator(_not_zero)] = _field(
         -1,
         "Copies of each topic that `tidemark topics create` asks for; -1 leaves it to the brokers "

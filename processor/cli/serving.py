@@ -10,6 +10,7 @@ import structlog
 
 from processor.cli.logs import configure_logs
 from processor.settings import Settings
+from processor.watchdog import watching
 from processor.worker import Worker
 
 try:
@@ -29,17 +30,18 @@ def serve(settings: Settings, *, rebuild: bool) -> None:
     """Run a worker until a signal ends it. Raises what `Worker.run` raises."""
     configure_logs(settings)
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(_serve(Worker(settings, rebuild=rebuild)))
+        runner.run(_serve(Worker(settings, rebuild=rebuild), settings.stall_timeout_s))
 
 
-async def _serve(worker: Worker) -> None:
+async def _serve(worker: Worker, stall_timeout_s: float) -> None:
     _rest_the_garbage_collector()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _stop, worker, number)
     logger.info("the worker starts")
-    await worker.run()
+    with watching(loop, stall_timeout_s):
+        await worker.run()
     logger.info("the worker has ended")
 
 

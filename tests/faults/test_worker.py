@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from processor.failpoints import FailPoint
-from tests.faults.trial import REPEATS, Trial
+from tests.faults.trial import REPEATS, Trial, until
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(60 + 30 * REPEATS)]
 
@@ -32,6 +32,78 @@ async def test_killed(trial: Trial, point: FailPoint) -> None:
                 await trial.answers(5)
                 worker.send(signal.SIGTERM)
             assert await worker.ends() == -signal.SIGKILL, worker.said
+        await trial.worker(**SAME_WORKER)
+        await trial.answers(10)
+    await trial.holds()
+
+
+# Behind its decision, behind its commit with the feed or the replies still to be sent, and with both out.
+HELD_AT = ["before_commit", "after_commit", "before_feed", "before_replies", "after_replies", "before_offset_commit"]
+
+
+@pytest.mark.parametrize("point", HELD_AT)
+async def test_held_past_its_session_and_let_go_again(postgres_trial: Trial, point: str) -> None:
+    trial = postgres_trial
+    async with trial.load():
+        for repeat in range(REPEATS):
+            zombie = await trial.worker(f"{point}=pause@{2 + repeat % 7}", ready=False)
+            await until(lambda: zombie.is_stopped)  # noqa: B023 - awaited before the next one
+            successor = await trial.worker()
+            await trial.answers(10)
+            zombie.send(signal.SIGCONT)
+            await trial.answers(10)
+            assert await successor.end() == 0
+            await trial.answers(10)
+            assert await zombie.end() == 0, zombie.said
+        await trial.worker()
+        await trial.answers(10)
+    await trial.holds()
+
+
+async def test_ended_in_the_middle_of_a_batch(trial: Trial) -> None:
+    async with trial.load():
+        for repeat in range(REPEATS):
+            # It is told to end while a commit is under way, and its publications wait behind that.
+            worker = await trial.worker(f"before_commit=delay:0.3@{3 + repeat % 7}")
+            await trial.answers(5)
+            assert await worker.end() == 0, worker.said
+            assert "Traceback" not in worker.said
+        await trial.worker()
+        await trial.answers(10)
+    await trial.holds()
+
+
+@pytest.mark.parametrize("point", ["before_commit", "after_commit", "before_feed"])
+async def test_a_bug_ends_the_process_and_the_next_one_goes_on(trial: Trial, point: str) -> None:
+    async with trial.load():
+        for repeat in range(REPEATS):
+            worker = await trial.worker(f"{point}=raise@{1 + repeat % 7}", ready=False, **SAME_WORKER)
+            assert await worker.ends() not in (0, -signal.SIGKILL)
+            assert "the pipeline crashed" in worker.said
+        await trial.worker(**SAME_WORKER)
+        await trial.answers(10)
+    await trial.holds()
+
+
+async def test_a_second_worker_on_sqlite_is_refused(sqlite_trial: Trial) -> None:
+    async with sqlite_trial.load():
+        await sqlite_trial.worker()
+        second = await sqlite_trial.worker(ready=False)
+        assert await second.ends() == 2
+        assert "in use by process" in second.said
+        await sqlite_trial.answers(10)
+    await sqlite_trial.holds()
+
+
+async def test_a_worker_whose_loop_stands_still_ends_itself(trial: Trial) -> None:
+    async with trial.load():
+        for repeat in range(REPEATS):
+            # Heartbeats go on, so the group would never take its logs away.
+            stalled = await trial.worker(
+                f"after_commit=pause:600@{2 + repeat % 7}", ready=False, TIDEMARK_STALL_TIMEOUT_S="2", **SAME_WORKER
+            )
+            assert await stalled.ends() == 1
+            assert "the event loop stands still" in stalled.said
         await trial.worker(**SAME_WORKER)
         await trial.answers(10)
     await trial.holds()

@@ -3,13 +3,15 @@
 import asyncio
 import os
 import signal
+import sqlite3
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any, Self
 
+import asyncpg
 import psutil
 
 from processor.failpoints import VARIABLE
@@ -37,6 +39,15 @@ async def until(holds: Callable[[], bool], within_s: float = _WAIT_S) -> None:
     async with asyncio.timeout(within_s):
         while not holds():
             await asyncio.sleep(_POLL_S)
+
+
+async def execute(postgres_url: str, statement: str) -> None:
+    """Run a statement on a PostgreSQL server, over a connection of its own."""
+    connection = await asyncpg.connect(postgres_url)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
 
 
 class WorkerProcess:
@@ -145,6 +156,15 @@ class Trial:
             for name, value in given.items()
         }
         return inherited | named | ({VARIABLE: failpoints} if failpoints else {})
+
+    async def take_over(self) -> None:
+        """Raise every log's epoch in the store, as an owner does."""
+        statement = "UPDATE checkpoints SET epoch = epoch + 1"
+        if self.settings.store.startswith("postgresql:"):
+            await execute(self.settings.store, statement)
+        else:
+            with closing(sqlite3.connect(self.settings.store.removeprefix("sqlite:///"), timeout=30)) as store, store:
+                store.execute(statement)
 
     async def command(self, *arguments: str) -> tuple[int, str]:
         """A command of the command line: its exit code, and all that it printed."""

@@ -1,0 +1,48 @@
+"""Faults of the group: everyone restarted at once, workers that come and go, logs that move back and forth."""
+
+import asyncio
+import signal
+
+import pytest
+
+from tests.faults.trial import REPEATS, Trial
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(90 + 40 * REPEATS)]
+
+
+async def test_all_workers_are_killed_at_once_and_started_again(postgres_trial: Trial) -> None:
+    trial = postgres_trial
+    async with trial.load():
+        for _ in range(REPEATS):
+            workers = await asyncio.gather(trial.worker(), trial.worker())
+            await trial.answers(20)
+            await asyncio.gather(*(worker.end(signal.SIGKILL) for worker in workers))
+        await trial.worker()
+        await trial.answers(20)
+    await trial.holds()
+
+
+async def test_a_worker_joins_and_leaves_again_and_again(postgres_trial: Trial) -> None:
+    trial = postgres_trial
+    async with trial.load():
+        await trial.worker()
+        for repeat in range(2 * REPEATS):
+            passing = await trial.worker()
+            await trial.answers(20)
+            # It leaves the group in its own way, or without a word.
+            leaves = signal.SIGKILL if repeat % 4 == 3 else signal.SIGTERM
+            assert await passing.end(leaves) == (0 if leaves == signal.SIGTERM else -signal.SIGKILL), passing.said
+            await trial.answers(20)
+    await trial.holds()
+
+
+async def test_another_owner_claims_all_logs_while_they_stay_assigned(trial: Trial) -> None:
+    """As by a worker of the same store in another group: each fences the other, and neither does harm."""
+    async with trial.load():
+        await trial.worker()
+        for _ in range(REPEATS):
+            await trial.answers(10)
+            await trial.take_over()
+            await trial.answers(10)
+        assert "another owner has claimed" in trial.workers[0].said
+    await trial.holds()
