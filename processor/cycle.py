@@ -19,7 +19,7 @@ from processor.codec import NO_LIMITS, decode
 from processor.decide import decide, event_ids, recall
 from processor.errors import Misfit, StoreUnreachable
 from processor.failpoints import FailPoint, reach
-from processor.fit import check_first_record
+from processor.fit import SKIP_DELETED, check_first_record
 from processor.messages import (
     Checkpoint,
     Command,
@@ -216,7 +216,7 @@ class Cycles:
         if piece.begin != owned.read_offset:
             raise Misfit(
                 f"{piece.log}: the next records begin at offset {piece.begin}, not at {owned.read_offset}: commands "
-                "were deleted before they were decided. Restore the topic or a newer backup of the store."
+                f"were deleted before they were decided. {SKIP_DELETED}"
             )
         owned.slices.append(piece)
         owned.read_offset = piece.end

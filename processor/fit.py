@@ -9,6 +9,13 @@ from processor.chain import fingerprint
 from processor.errors import Misfit
 from processor.messages import Checkpoint, Log, Record
 
+_NEW_LOG = "decide the new one on top of what is stored: `tidemark recover new-log`."
+SKIP_DELETED = "Restore the topic or a newer backup of the store, or give them up: `tidemark recover skip-deleted`."
+_REBUILD = (
+    "Restore a newer backup, or start the worker with --rebuild, which decides the missing commands again from the log "
+    "and publishes nothing twice."
+)
+
 
 class Found(Struct, frozen=True):
     """What the broker says of a log.
@@ -32,13 +39,12 @@ def check_fit(log: Log, checkpoint: Checkpoint, found: Found, *, rebuilding: boo
     if decided > found.end:
         raise Misfit(
             f"{log}: the store has decided commands up to offset {decided - 1}, but the log ends at {found.end - 1}: "
-            "the commands topic was made anew or has lost records. Restore the topic, or start with a new store and a "
-            "new topic prefix."
+            f"the commands topic was made anew or has lost records. Restore the topic, or {_NEW_LOG}"
         )
     if decided < found.begin:
         raise Misfit(
             f"{log}: the next command to decide is at offset {decided}, but the log begins at {found.begin}: commands "
-            "were deleted before they were decided. Restore the topic or a newer backup of the store."
+            f"were deleted before they were decided. {SKIP_DELETED}"
         )
     if rebuilding:
         return
@@ -54,16 +60,10 @@ def check_fit(log: Log, checkpoint: Checkpoint, found: Found, *, rebuilding: boo
         )
 
 
-_REBUILD = (
-    "Restore a newer backup, or start the worker with --rebuild, which decides the missing commands again from the log "
-    "and publishes nothing twice."
-)
-
-
 def check_first_record(log: Log, checkpoint: Checkpoint, record: Record) -> None:
     """Raise `Misfit` where the last decided record is not the one that the store remembers at this offset."""
     if record.offset == checkpoint.last_offset and fingerprint(record) != checkpoint.last_digest:
         raise Misfit(
             f"{log}: the command at offset {record.offset} is not the one that the store has decided: the commands "
-            "topic was made anew. Restore the topic, or start with a new store and a new topic prefix."
+            f"topic was made anew. Restore the topic, or {_NEW_LOG}"
         )

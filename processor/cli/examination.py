@@ -2,7 +2,6 @@
 
 from typing import Literal
 
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from msgspec import Struct
 from msgspec.structs import replace
@@ -14,6 +13,7 @@ from processor.fit import check_fit
 from processor.kafka.connection import client_options, reach_broker
 from processor.kafka.ends import logs_by_place
 from processor.kafka.feed import find
+from processor.kafka.group import group_members
 from processor.kafka.topics import check_topics, topic_specs
 from processor.messages import Checkpoint, Log
 from processor.names import TopicNames
@@ -94,20 +94,13 @@ async def _store(settings: Settings) -> Finding:
 
 async def _workers(settings: Settings) -> Finding:
     """Who is in the consumer group."""
-    admin = AIOKafkaAdminClient(**client_options(settings))
     try:
-        await admin.start()
-        [response] = await admin.describe_consumer_groups([settings.group])
-        [(error_code, _, state, _, _, members, *_)] = response.groups
+        members, state = await group_members(settings)
     except (KafkaError, ValueError) as error:
         return Finding("workers", "note", f"the group {settings.group} can't be looked at: {_name(error)}")
-    finally:
-        await admin.close()
-    if error_code:
-        return Finding("workers", "note", f"the group {settings.group} can't be looked at: error {error_code}")
     if not members:
         return Finding("workers", "note", f"none runs in the group {settings.group}: start `tidemark worker`")
-    return Finding("workers", "ok", f"{len(members)} in the group {settings.group}, which is {state.lower()}")
+    return Finding("workers", "ok", f"{members} in the group {settings.group}, which is {state}")
 
 
 async def _logs(settings: Settings) -> list[Finding]:

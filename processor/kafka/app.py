@@ -11,6 +11,7 @@ from faust.types import TP
 
 from processor.cycle import Cycles
 from processor.errors import Misfit
+from processor.fit import SKIP_DELETED
 from processor.kafka.connection import client_options
 from processor.kafka.ownership import Ownership
 from processor.kafka.slices import SCHEME, SliceConsumer, SliceSchema
@@ -54,7 +55,7 @@ class SliceApp(faust.App):
             log,
             Misfit(
                 f"{log}: there is no offset {offset} on the broker any more: the commands topic was made anew, or "
-                "commands were deleted before they were decided. Restore the topic or a newer backup of the store."
+                f"commands were deleted before they were decided. {SKIP_DELETED}"
             ),
         )
 

@@ -13,8 +13,10 @@ from aiokafka.admin.records_to_delete import RecordsToDelete
 
 from processor.codec import NO_LIMITS, decode
 from processor.decide import decide
+from processor.kafka.recovering import recover, republish
 from processor.kafka.topics import create_topics
 from processor.messages import Accepted, Log, View
+from processor.recover import skip_deleted, start_anew
 from processor.stores import open_store
 from tests.pipeline.conftest import PARTITIONS, Pipeline, until
 
@@ -138,6 +140,24 @@ class TestMisfits:
         assert len(reasons) == PARTITIONS
         assert all("made anew" in reason for reason in reasons)
 
+    async def test_it_is_decided_on_top_of_the_store_when_an_operator_has_chosen_so(
+        self, sqlite_pipeline: Pipeline
+    ) -> None:
+        await self.filled(sqlite_pipeline)
+        await recreate(sqlite_pipeline, sqlite_pipeline.names.commands)
+        await sqlite_pipeline.send(*commands(100, 40))
+        logs = [Log("default", partition) for partition in range(PARTITIONS)]
+        tried = await recover(sqlite_pipeline.settings, logs, start_anew, dry_run=True)
+        assert [choice.log for choice in tried if choice.plan] == logs
+        async with sqlite_pipeline.worker() as worker:
+            await until(lambda: {status.state for status in worker.statuses.values()} == {"stopped"})
+
+        await recover(sqlite_pipeline.settings, logs, start_anew, dry_run=False)
+        async with sqlite_pipeline.worker():
+            await until_fed(sqlite_pipeline, 80)
+        for positions in (await feed_positions(sqlite_pipeline)).values():
+            assert positions == list(range(1, len(positions) + 1))
+
     async def test_one_that_was_made_anew_and_filled_again_is_found_out(self, sqlite_pipeline: Pipeline) -> None:
         await self.filled(sqlite_pipeline)
         await recreate(sqlite_pipeline, sqlite_pipeline.names.commands)
@@ -169,6 +189,29 @@ class TestMisfits:
             assert stopped == {partition}
             others = [place for place in sent if place[0] != partition]
             await sqlite_pipeline.outcomes(len(others))
+        (choice,) = await recover(sqlite_pipeline.settings, [Log("default", partition)], skip_deleted, dry_run=False)
+        assert choice.plan is not None and "give up 2 undecided commands" in choice.text
+        async with sqlite_pipeline.worker():
+            await sqlite_pipeline.outcomes(38)
+
+    async def test_a_feed_that_was_made_anew_is_published_again_on_request(self, sqlite_pipeline: Pipeline) -> None:
+        await self.filled(sqlite_pipeline)
+        before = await feed_positions(sqlite_pipeline)
+        await recreate(sqlite_pipeline, sqlite_pipeline.names.events)
+        logs = [Log("default", partition) for partition in range(PARTITIONS)]
+        seen: list[int] = []
+        await republish(sqlite_pipeline.settings, logs, seen.append, dry_run=True)
+        assert seen == [] and await sqlite_pipeline.records(sqlite_pipeline.names.events) == []
+        await republish(sqlite_pipeline.settings, logs, seen.append, dry_run=False)
+        assert await feed_positions(sqlite_pipeline) == before
+        assert seen[-1] == 40
+
+
+async def until_fed(pipeline: Pipeline, events: int) -> None:
+    """Wait until the feed has so many events."""
+    async with asyncio.timeout(20):
+        while len(await pipeline.records(pipeline.names.events)) < events:
+            await asyncio.sleep(0.05)
 
 
 async def recreate(pipeline: Pipeline, topic: str) -> None:
