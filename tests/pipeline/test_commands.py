@@ -1,13 +1,17 @@
 """Whatever is on the commands topic gets its outcome, on every store, and what is accepted comes out on the feed."""
 
+import asyncio
 import json
 from collections import Counter
 from uuid import uuid4
 
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from processor.codec import decode_outcome
+from processor.kafka.topics import create_topics
 from processor.messages import Accepted, Conflict, Duplicate, Outcome, Rejected
+from processor.names import TopicNames
 from processor.partition import partition_of
 from tests.pipeline.conftest import PARTITIONS, Pipeline
 
@@ -208,8 +212,6 @@ class TestReplyTopic:
 
 
 async def create_topic(pipeline: Pipeline, name: str) -> None:
-    from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-
     admin = AIOKafkaAdminClient(bootstrap_servers=pipeline.settings.brokers)
     await admin.start()
     try:
@@ -233,3 +235,28 @@ async def test_a_dead_letter_that_no_topic_could_take_is_cut_and_says_so(sqlite_
     assert {outcome.reason for outcome in outcomes.values() if isinstance(outcome, Rejected)} == {"malformed"}
     cuts = Counter(dict(letter.headers)["tidemark_cut"] for letter in dead)
     assert cuts == {b"headers": 2, b"headers,key,value": 1}
+
+
+async def test_tenants_have_topics_versions_and_ids_of_their_own(pipeline: Pipeline) -> None:
+    both = pipeline.with_(tenants="default,acme")
+    await create_topics(both.settings)
+    key, value = command("order-1", "Placed", expected_version=0)
+    acme = TopicNames.of(both.settings.topic_prefix, "acme")
+    async with both.worker(), both.producer() as producer:
+        for topic in (both.names.commands, acme.commands):
+            await producer.send_and_wait(topic, value, key)
+        await until_on(both, both.names.results, 1)
+        await until_on(both, acme.results, 1)
+    replies = [decode_outcome(record.value) for record in await both.records(acme.results)]
+    assert [(reply.tenant, type(reply)) for reply in replies] == [("acme", Accepted)]
+    (fed,) = await both.records(acme.events)
+    headers = dict(fed.headers)
+    assert (headers["ce_source"], headers["ce_tenant"]) == (b"/tidemark/acme/order-1", b"acme")
+    assert (headers["ce_position"], headers["ce_streamversion"]) == (b"1", b"1")
+
+
+async def until_on(pipeline: Pipeline, topic: str, count: int) -> None:
+    """Wait until a topic has so many records."""
+    async with asyncio.timeout(20):
+        while len(await pipeline.records(topic)) < count:
+            await asyncio.sleep(0.05)
