@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import Select, and_, bindparam, select
+from sqlalchemy import Select, Text, and_, bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from processor.messages import Checkpoint, Log, RecordedEvent
@@ -37,11 +37,23 @@ _LOG = (
     .limit(bindparam("limit"))
 )
 
-_STREAM = (
-    _EVENTS.where(
+_NUMBER = (
+    select(streams.c.number)
+    .where(
         streams.c.tenant == _TENANT,
         streams.c.partition == bindparam("partition"),
         streams.c.name == bindparam("name"),
+    )
+    .scalar_subquery()
+)
+
+# Not a join: with the number at hand, there is one index for it, in the order asked for.
+_STREAM = (
+    select(bindparam("name", type_=Text()).label("name"), *RECORDED[1:])
+    .where(
+        events.c.tenant == _TENANT,
+        events.c.partition == bindparam("partition"),
+        events.c.stream == _NUMBER,
         events.c.version > bindparam("after"),
     )
     .order_by(events.c.version)

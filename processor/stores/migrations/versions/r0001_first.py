@@ -122,8 +122,8 @@ def _refused() -> None:
 
 
 def _give_statistics() -> None:
-    # Until PostgreSQL has counted a table, it takes the index by name to be as good for a stream's number as the index
-    # by number: both begin with tenant and partition. Readers would feel it, so there is something to count.
+    # Until PostgreSQL has counted a table, tenant and partition look to it like nearly all of a key: it would read all
+    # streams of a log for each of its events. So there is something to count.
     op.execute("INSERT INTO streams SELECT 1, n % 32, n, 1, n FROM generate_series(1, 1024) AS n")
     op.execute("ANALYZE streams")
     op.execute("DELETE FROM streams")
