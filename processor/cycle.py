@@ -366,32 +366,48 @@ class Cycles:
                 pause_s = await _wait_for_store(error, pause_s)
 
     async def _commit(self, plans: dict[Log, Plan]) -> dict[Log, Committed]:
-        """Commit, however long the store is away. An unknown end is read back from the checkpoints, never guessed."""
+        """Commit, however long the store is away. An unknown end is read back from the checkpoints, never guessed.
+
+        Once the end is unknown, a log that is held may be held by that very transaction: only its checkpoint tells.
+        """
         results: dict[Log, Committed] = {}
         left = dict(plans)
+        unknown = False
         pause_s = _RETRY_FIRST_S
         while left:
             await reach(FailPoint.BEFORE_COMMIT)
             try:
-                results |= await self._store.commit(list(left.values()))
-                break
+                answers = await self._store.commit(list(left.values()))
+                results |= {log: how for log, how in answers.items() if not (unknown and how is Committed.BUSY)}
+                if len(results) < len(plans):
+                    await asyncio.sleep(_BUSY_PAUSE_S)
             except StoreUnreachable as error:
+                unknown = True
                 pause_s = await _wait_for_store(error, pause_s)
-            try:
-                found = await self._store.checkpoints()
-            except StoreUnreachable:
-                continue
-            results |= {log: ended for log, plan in left.items() if (ended := _ended(plan, found.get(log))) is not None}
             left = {log: plan for log, plan in left.items() if log not in results}
+            if left:
+                results |= await self._read_back(left)
+                left = {log: plan for log, plan in left.items() if log not in results}
         await reach(FailPoint.AFTER_COMMIT)
         return results
+
+    async def _read_back(self, plans: Mapping[Log, Plan]) -> dict[Log, Committed]:
+        """How commits of unknown end did end; nothing of those that left no trace, or while the store is away."""
+        try:
+            found = await self._store.checkpoints()
+        except StoreUnreachable:
+            return {}
+        return {log: ended for log, plan in plans.items() if (ended := _ended(plan, found.get(log))) is not None}
 
 
 def _ended(plan: Plan, found: Checkpoint | None) -> Committed | None:
     """How a commit of unknown end did end, by the checkpoint that is there now; None where it left no trace."""
     if found is None or found.epoch != plan.before.epoch:
         return Committed.FENCED
-    return Committed.YES if found.next_offset == plan.after.next_offset else None
+    if found.next_offset == plan.before.next_offset:
+        return None
+    is_after = (found.next_offset, found.chain) == (plan.after.next_offset, plan.after.chain)
+    return Committed.YES if is_after else Committed.FENCED
 
 
 async def _wait_for_store(error: StoreUnreachable, pause_s: float) -> float:

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from processor.cycle import Cycles, OwnedLog
-from processor.errors import Misfit
-from processor.messages import Accepted, Limits, Log, Plan, Publication, Rules, Slice, View, Wanted
+from processor.errors import Misfit, StoreUnreachable
+from processor.messages import Accepted, Checkpoint, Limits, Log, Plan, Publication, Rules, Slice, View, Wanted
 from processor.partition import partition_of
 from processor.store import Committed
 from processor.stores.memory import MemoryStore
@@ -202,3 +202,37 @@ async def test_plans_upon_one_that_was_not_written_are_made_again(bench: Bench) 
     assert await outcomes_of_three(bench, store) == ["Accepted", "Duplicate", "Duplicate"]
     events = await store.read_log(LOG, 0, 10)
     assert [event.position for event in events] == [1]
+
+
+class CutStore(MemoryStore):
+    """The connection breaks as the commit ends, and once more as it is asked about; then its row is still held."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.commits: list[Committed | None] = [None, Committed.BUSY]
+        self.is_reachable = [False]
+
+    async def commit(self, plans: Sequence[Plan]) -> dict[Log, Committed]:
+        if not self.commits:
+            return await super().commit(plans)
+        how = self.commits.pop(0)
+        if how is None:
+            await super().commit(plans)
+            raise StoreUnreachable("the connection broke")
+        return dict.fromkeys((plan.log for plan in plans), how)
+
+    async def checkpoints(self) -> dict[Log, Checkpoint]:
+        if self.is_reachable and not self.is_reachable.pop():
+            raise StoreUnreachable("the connection broke")
+        return await super().checkpoints()
+
+
+async def test_a_commit_of_unknown_end_is_settled_by_the_checkpoint_even_while_its_row_is_held(bench: Bench) -> None:
+    bench.use(CutStore())
+    await bench.own()
+    bench.cycles.offer(piece(0, 2))
+    async with bench.running():
+        await bench.outlet.given.wait()
+    (publication,) = bench.outlet.publications
+    assert [type(outcome) for _, outcome in publication.answers] == [Accepted] * 2
+    assert bench.lost == []
