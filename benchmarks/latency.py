@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from math import inf
 from statistics import quantiles
 from typing import Self
 
@@ -48,11 +49,11 @@ async def latency(bed: Bed, kind: StoreKind, records: Sequence[CommandRecord], *
     async with bed.site(kind) as site:
         try:
             waited_ms = await _waited_ms(site, records, bare=bare)
-        except TimeoutError:
-            return Latency(float("inf"), float("inf"), "not every command was answered")
+        except (TimeoutError, RuntimeError) as error:
+            return Latency(inf, inf, str(error) or "not every command was answered in time")
         failure = None if bare else await check_worker(site, records)
     if failure is not None:
-        return Latency(float("inf"), float("inf"), failure)
+        return Latency(inf, inf, failure)
     cuts = quantiles(waited_ms[int(WARM_UP_S * RATE) :], n=100, method="inclusive")
     return Latency(cuts[49], cuts[98])
 

@@ -18,6 +18,7 @@ from benchmarks.latency import Latency
 _LEAST_SHARE = 0.35
 _MOST_TIMES = 4.0
 _MOST_MIB = 300.0
+_WIDTH = 120
 _NAMES = {"sqlite": "SQLite", "postgres": "PostgreSQL"}
 
 
@@ -77,8 +78,8 @@ def drain_rows(store: str, worker: Sequence[Drained], bare: Sequence[Drained]) -
     name = f"drain, {_NAMES[store]}"
     rate = _row(name, "commands/s", lambda run: run.rate, worker, bare)
     rate.goal, rate.reached = f"≥ {_LEAST_SHARE:.0%}", rate.ratio >= _LEAST_SHARE
-    cpu = _row("  CPU per command", "µs", lambda run: run.cpu_us, worker, bare)
-    memory = _row("  peak memory", "MiB", lambda run: run.peak_mib, worker, bare)
+    cpu = _row(f"{name}: CPU per command", "µs", lambda run: run.cpu_us, worker, bare)
+    memory = _row(f"{name}: peak memory", "MiB", lambda run: run.peak_mib, worker, bare)
     memory.goal, memory.reached = f"≤ {_MOST_MIB:.0f} MiB", memory.worker <= _MOST_MIB
     return [rate, cpu, memory]
 
@@ -86,9 +87,9 @@ def drain_rows(store: str, worker: Sequence[Drained], bare: Sequence[Drained]) -
 def latency_rows(store: str, worker: Sequence[Latency], echo: Sequence[Latency]) -> list[Row]:
     """The median and the 99th percentile of send to reply."""
     name = f"send to reply, {_NAMES[store]}"
-    p50 = _row(f"{name}, p50", "ms", lambda run: run.p50_ms, worker, echo)
+    p50 = _row(f"{name}: p50", "ms", lambda run: run.p50_ms, worker, echo)
     p50.goal, p50.reached = f"≤ {_MOST_TIMES:g} x", p50.ratio <= _MOST_TIMES
-    return [p50, _row("  p99", "ms", lambda run: run.p99_ms, worker, echo)]
+    return [p50, _row(f"{name}: p99", "ms", lambda run: run.p99_ms, worker, echo)]
 
 
 def _row(name: str, unit: str, figure: Callable[[Any], float], worker: Sequence[Any], yardstick: Sequence[Any]) -> Row:
@@ -108,7 +109,7 @@ def print_table(result: Result) -> None:
     for row in result.rows:
         mark = "" if row.reached is None else " ✓" if row.reached else " ✗"
         table.add_row(row.name, _shown(row.worker), _shown(row.yardstick), row.unit, _ratio(row), f"{row.goal}{mark}")
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
     console.print(table)
     for failure in result.failures:
         console.print(f"[red]does not count:[/] {failure}", highlight=False)
