@@ -8,7 +8,7 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -24,6 +24,8 @@ from processor.messages import Accepted, Command, Duplicate, NewEvent, Outcome
 from processor.settings import Settings
 
 Answer = Literal["ok", "fail", "unknown"]
+
+STREAMS = tuple(f"s-{number}" for number in range(9))
 
 
 class Entry(Struct, omit_defaults=True):
@@ -114,19 +116,19 @@ class Load:
         recorder: Recorder,
         *,
         clients: int = 6,
-        streams: int = 9,
+        streams: Sequence[str] = STREAMS,
         most_events: int = 3,
         timeout_s: float = 20.0,
         seed: int = 1,
     ) -> None:
         self._settings = settings
         self._recorder = recorder
-        self._streams = [f"s-{number}" for number in range(streams)]
+        self._streams = streams
         self._clients = clients
         self._most_events = most_events
         self._timeout_s = timeout_s
         self._chance = random.Random(seed)
-        self._versions = dict.fromkeys(self._streams, 0)
+        self._versions = dict.fromkeys(streams, 0)
         self._sent: list[Command] = []
         self._unanswered: list[Command] = []
         self._ended = False

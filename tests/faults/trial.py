@@ -6,7 +6,7 @@ import signal
 import sqlite3
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any, Self
@@ -16,6 +16,7 @@ import psutil
 
 from processor.failpoints import VARIABLE
 from processor.kafka.topics import create_topics
+from processor.partition import partition_of
 from processor.settings import Settings
 from processor.stores.migrate import upgrade
 from tests.faults.checker import check
@@ -26,10 +27,17 @@ PARTITIONS = 4
 REPEATS = int(os.environ.get("TIDEMARK_TEST_FAULT_REPEATS", "1"))
 """How often each fault is tried."""
 
+FEWER = max(1, REPEATS // 5)
+"""How often those are that take longer, or that other tests repeat as well."""
+
 SESSION_MS = 6_000
 HEAL_S = 60.0
 """Bound on the time from the end of a fault to a lag of zero."""
 
+_TERMINATE = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE application_name = 'tidemark' AND datname = current_database()
+"""
 _POLL_S = 0.02
 _WAIT_S = 60.0
 
@@ -117,6 +125,7 @@ class Trial:
         self.workers: list[WorkerProcess] = []
         self._recorder = Recorder(self.history)
         self._load: Load | None = None
+        self._tasks: list[asyncio.Task[Any]] = []
 
     async def __aenter__(self) -> Self:
         await create_topics(self.settings)
@@ -126,6 +135,9 @@ class Trial:
 
     async def __aexit__(self, *_: object) -> None:
         self._recorder.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         for worker in self.workers:
             if not worker.has_ended:
                 await worker.end(signal.SIGKILL)
@@ -165,6 +177,27 @@ class Trial:
         else:
             with closing(sqlite3.connect(self.settings.store.removeprefix("sqlite:///"), timeout=30)) as store, store:
                 store.execute(statement)
+
+    async def terminate(self, which: str) -> None:
+        """Have PostgreSQL end workers' connections of which a condition holds; waits until there is one."""
+        url = self.settings.store
+        connection = await asyncpg.connect(url)
+        try:
+            async with asyncio.timeout(_WAIT_S):
+                while not await connection.fetch(f"{_TERMINATE} AND {which}"):
+                    await asyncio.sleep(_POLL_S)
+        finally:
+            await connection.close()
+
+    def start(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
+        """Let something run beside the test, until the trial ends."""
+        task = asyncio.create_task(work)
+        self._tasks.append(task)
+        return task
+
+    def partition_of(self, stream: str) -> int:
+        """Where a stream is."""
+        return partition_of(stream.encode(), PARTITIONS)
 
     async def command(self, *arguments: str) -> tuple[int, str]:
         """A command of the command line: its exit code, and all that it printed."""

@@ -1,0 +1,185 @@
+"""Faults that an operator brings about: an older backup, topics made anew or enlarged, retention that was too short."""
+
+import shutil
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
+from aiokafka.admin.records_to_delete import RecordsToDelete
+
+from processor.kafka.topics import create_topics
+from processor.names import TopicNames
+from tests.faults.evidence import ends_of
+from tests.faults.trial import FEWER, PARTITIONS, REPEATS, Trial, execute, until
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(90 + 40 * REPEATS)]
+
+STANDS_STILL = "the log stands still"
+
+
+@asynccontextmanager
+async def admin(trial: Trial) -> AsyncIterator[AIOKafkaAdminClient]:
+    client = AIOKafkaAdminClient(bootstrap_servers=trial.settings.brokers)
+    await client.start()
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+def names(trial: Trial) -> TopicNames:
+    return TopicNames.of(trial.settings.topic_prefix, "default")
+
+
+async def make_anew(trial: Trial, topic: str) -> None:
+    async with admin(trial) as client:
+        await client.delete_topics([topic])
+    while topic in await topics(trial):
+        pass
+    await create_topics(trial.settings)
+
+
+async def topics(trial: Trial) -> list[str]:
+    async with admin(trial) as client:
+        return [str(topic) for topic in await client.list_topics()]
+
+
+class Backup:
+    """A copy of a store that no worker has open, and its return."""
+
+    def __init__(self, trial: Trial) -> None:
+        self._url = trial.settings.store
+        self._is_postgres = self._url.startswith("postgresql:")
+        self._file = Path(self._url.removeprefix("sqlite:///"))
+
+    async def make(self) -> None:
+        if self._is_postgres:
+            await self._copy(self._name, f"{self._name}-copy")
+        else:
+            shutil.copy(self._file, self._file.with_suffix(".copy"))
+
+    async def restore(self) -> None:
+        if self._is_postgres:
+            await self._copy(f"{self._name}-copy", self._name)
+        else:
+            shutil.copy(self._file.with_suffix(".copy"), self._file)
+
+    @property
+    def _name(self) -> str:
+        return urlsplit(self._url).path.lstrip("/")
+
+    async def _copy(self, source: str, target: str) -> None:
+        server = urlsplit(self._url)._replace(path="/postgres").geturl()
+        await execute(server, f'DROP DATABASE IF EXISTS "{target}" WITH (FORCE)')
+        await execute(server, f'CREATE DATABASE "{target}" TEMPLATE "{source}"')
+
+    async def remove(self) -> None:
+        if self._is_postgres:
+            server = urlsplit(self._url)._replace(path="/postgres").geturl()
+            await execute(server, f'DROP DATABASE IF EXISTS "{self._name}-copy" WITH (FORCE)')
+
+
+async def test_the_store_is_restored_from_an_older_backup(trial: Trial) -> None:
+    """Broker and feed are ahead: the logs stand still, and `--rebuild` decides again what is missing."""
+    backup = Backup(trial)
+    async with trial.load():
+        for _ in range(FEWER):
+            worker = await trial.worker()
+            await trial.answers(20)
+            await worker.end()
+            await backup.make()
+            worker = await trial.worker()
+            await trial.answers(20)
+            await worker.end(signal.SIGKILL)
+            await backup.restore()
+            misfit = await trial.worker(ready=False)
+            await misfit.says(STANDS_STILL)
+            assert "restored from an older backup" in misfit.said
+            await misfit.end()
+            rebuilt = await trial.worker("", "--rebuild")
+            await trial.answers(20)
+            await rebuilt.end()
+        await trial.worker()
+    await trial.holds()
+    await backup.remove()
+
+
+async def test_the_commands_topic_is_made_anew(trial: Trial) -> None:
+    """No log is guessed to be the old one, and what is stored stays as it is."""
+    async with trial.load():
+        worker = await trial.worker()
+        await trial.answers(40)
+    await trial.holds()
+    await worker.end()
+    before = await trial.command("verify", "--no-feed", "--output", "json")
+    await make_anew(trial, names(trial).commands)
+    for _ in range(FEWER):
+        misfit = await trial.worker(ready=False)
+        await misfit.says(STANDS_STILL, times=PARTITIONS)
+        assert "made anew" in misfit.said
+        code, printed = await trial.command("doctor")
+        assert code != 0 and "made anew" in printed
+        await misfit.end()
+    assert await trial.command("verify", "--no-feed", "--output", "json") == before
+
+
+async def test_the_feed_is_made_anew(trial: Trial) -> None:
+    """It goes on behind what was acknowledged: what is missing is said by `verify`, and nothing is out of order."""
+    async with trial.load():
+        worker = await trial.worker()
+        await trial.answers(40)
+    await trial.holds()
+    await worker.end()
+    await make_anew(trial, names(trial).events)
+    async with trial.load():
+        await trial.worker()
+        await trial.answers(40)
+    await trial.holds(without=["feed_in_order"])
+    code, printed = await trial.command("verify")
+    assert code == 1 and "feed" in printed
+
+
+async def test_partitions_are_added(trial: Trial) -> None:
+    """A worker that starts refuses the topic, and says so; the store stays as it is."""
+    async with trial.load():
+        worker = await trial.worker()
+        await trial.answers(20)
+    await trial.holds()
+    await worker.end()
+    async with admin(trial) as client:
+        await client.create_partitions({names(trial).commands: NewPartitions(PARTITIONS + 2)})
+    refused = await trial.worker(ready=False)
+    assert await refused.ends() == 2
+    assert "partitions" in refused.said and "Traceback" not in refused.said
+    code, _ = await trial.command("verify", "--no-feed")
+    assert code == 0
+
+
+async def test_commands_are_deleted_before_they_are_decided(trial: Trial) -> None:
+    async with trial.load():
+        worker = await trial.worker()
+        await trial.answers(40)
+    await trial.healed()
+    await worker.end()
+    ends = await ends_of(trial.settings, names(trial).commands)
+    partition = max(ends, key=lambda one: ends[one])
+    stream = next(f"s-{n}" for n in range(9) if trial.partition_of(f"s-{n}") == partition)
+    lines = "".join(f'{{"stream":"{stream}","events":[{{"type":"Lost"}}]}}\n' for _ in range(3))
+    (trial.folder / "lost.jsonl").write_text(lines)
+    assert (await trial.command("send", "--no-wait", str(trial.folder / "lost.jsonl")))[0] == 0
+    async with admin(trial) as client:
+        await client.delete_records(
+            {TopicPartition(names(trial).commands, partition): RecordsToDelete(ends[partition] + 2)}
+        )
+    misfit = await trial.worker(ready=False)
+    await misfit.says(STANDS_STILL)
+    assert "deleted before they were decided" in misfit.said
+    await until(lambda: "owning logs" in misfit.said)
+    assert misfit.said.count(STANDS_STILL) == 1
+    code, _ = await trial.command("verify")
+    assert code == 0

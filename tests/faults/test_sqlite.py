@@ -1,0 +1,183 @@
+"""Faults of SQLite's file: locked, full, read-only, deleted, a torn WAL, a flipped byte."""
+
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.faults.trial import FEWER, REPEATS, Trial
+from tests.servers import Kafka
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(90 + 40 * REPEATS)]
+
+FLIPS = 10
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, of 4 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if (
+        os.geteuid() != 0
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=4m", "tidemark", folder], check=False, capture_output=True
+        ).returncode
+    ):
+        pytest.skip("needs the right to mount a small file system")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.fixture
+async def disk_trial(real_kafka: Kafka, topic_prefix: str, disk: Path, tmp_path: Path) -> AsyncIterator[Trial]:
+    """A trial whose store is on a disk that can be filled and locked."""
+    async with Trial(real_kafka.bootstrap, topic_prefix, f"sqlite:///{disk}/tidemark.db", tmp_path) as trial:
+        yield trial
+
+
+def remount(disk: Path, options: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{options}", disk], check=True)
+
+
+def file_of(trial: Trial) -> Path:
+    return Path(trial.settings.store.removeprefix("sqlite:///"))
+
+
+async def test_locked_by_someone_else(sqlite_trial: Trial) -> None:
+    trial = sqlite_trial
+    async with trial.load():
+        worker = await trial.worker()
+        for repeat in range(FEWER):
+            await trial.answers(10)
+            with closing(sqlite3.connect(file_of(trial), isolation_level=None, timeout=30)) as other:
+                other.execute("BEGIN IMMEDIATE")
+                await worker.says("the store does not answer", times=repeat + 1)
+                other.execute("ROLLBACK")
+            await trial.answers(10)
+    await trial.holds()
+
+
+async def test_full_disk(disk_trial: Trial, disk: Path) -> None:
+    trial = disk_trial
+    async with trial.load():
+        worker = await trial.worker()
+        for repeat in range(FEWER):
+            await trial.answers(10)
+            fill(disk / "filler")
+            await worker.says("the store does not answer", times=repeat + 1)
+            (disk / "filler").unlink()
+            remount(disk, f"size={8 + 4 * repeat}m")
+            await trial.answers(10)
+    await trial.holds()
+
+
+def fill(path: Path) -> None:
+    with path.open("wb", buffering=0) as filler:
+        try:
+            while True:
+                filler.write(bytes(4096))
+        except OSError:
+            return
+
+
+async def test_read_only_disk(disk_trial: Trial, disk: Path) -> None:
+    """Where the worker can't write any more, it ends or waits; the next one goes on."""
+    trial = disk_trial
+    remount(disk, "size=64m")
+    async with trial.load():
+        for _ in range(FEWER):
+            worker = await trial.worker()
+            await trial.answers(10)
+            await worker.end()
+            remount(disk, "ro")
+            refused = await trial.worker(ready=False)
+            assert await refused.ends() != 0
+            assert "Traceback" not in refused.said, refused.said
+            remount(disk, "rw")
+        await trial.worker()
+        await trial.answers(10)
+    await trial.holds()
+
+
+async def test_deleted_under_the_worker(sqlite_trial: Trial) -> None:
+    """The next worker finds a feed that is ahead of its new store, says so, and is brought up from the log."""
+    trial = sqlite_trial
+    async with trial.load():
+        await trial.worker()
+        for _ in range(FEWER):
+            await trial.answers(20)
+            delete(file_of(trial))
+            await trial.answers(10)
+            await trial.workers[-1].end(signal.SIGKILL)
+            lost = await trial.worker(ready=False)
+            await lost.says("the log stands still")
+            assert "--rebuild" in lost.said
+            await lost.end()
+            await trial.worker("", "--rebuild")
+            await trial.answers(10)
+    await trial.holds()
+
+
+def delete(store: Path) -> None:
+    for path in store.parent.glob(f"{store.name}*"):
+        if not path.name.endswith(".lock"):
+            path.unlink()
+
+
+@pytest.mark.parametrize("torn_bytes", [100, 20_000])
+async def test_torn_tail_of_the_wal(sqlite_trial: Trial, torn_bytes: int) -> None:
+    """What the tail held is gone: decided again from the log, on request where it had been published."""
+    trial = sqlite_trial
+    async with trial.load():
+        for repeat in range(FEWER):
+            worker = await trial.worker(f"after_commit=kill@{20 + repeat % 7}")
+            assert await worker.ends() == -signal.SIGKILL
+            wal = file_of(trial).with_name("tidemark.db-wal")
+            os.truncate(wal, max(0, wal.stat().st_size - torn_bytes))
+            await trial.worker("", "--rebuild")
+            await trial.answers(10)
+            await trial.workers[-1].end()
+        await trial.worker()
+        await trial.answers(10)
+    await trial.holds()
+
+
+async def test_a_flipped_byte_is_found_by_verify(sqlite_trial: Trial) -> None:
+    trial = sqlite_trial
+    async with trial.load():
+        await trial.worker()
+        await trial.answers(300)
+    await trial.healed()
+    await trial.workers[-1].end()
+    whole = file_of(trial).read_bytes()
+    chance = random.Random(1)
+    places = [at for at in find_all(whole, b"Counted") if whole[at + 7 : at + 200].count(b'{"n"')]
+    for at in chance.sample(places, min(FLIPS, len(places))):
+        file_of(trial).write_bytes(flipped(whole, at + chance.randrange(7)))
+        code, printed = await trial.command("verify")
+        assert code == 1, f"byte {at}: {printed}"
+        assert "hash" in printed or "malformed" in printed, printed
+    file_of(trial).write_bytes(whole)
+    code, printed = await trial.command("verify")
+    assert code == 0, printed
+
+
+def find_all(data: bytes, text: bytes) -> list[int]:
+    found, at = [], data.find(text)
+    while at >= 0:
+        found.append(at)
+        at = data.find(text, at + 1)
+    return found
+
+
+def flipped(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
