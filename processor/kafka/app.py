@@ -86,12 +86,12 @@ class GroupSource:
         gone = await thread.in_thread(thread.seek_slices({self._tp(log): seek for log, seek in seeks.items()}))
         return {self._app.log_of(*tp) for tp in gone}
 
-    async def commit(self, offsets: Mapping[Log, int]) -> None:
-        """Commit offsets to the group."""
+    async def commit(self, offsets: Mapping[Log, int]) -> bool:
+        """Commit offsets to the group; returns whether it is done."""
         thread = self._consumer.thread
         if thread.thread_loop.is_closed():
-            return
-        await thread.in_thread(thread.commit_offsets({self._tp(log): offset for log, offset in offsets.items()}))
+            return False
+        return await thread.in_thread(thread.commit_offsets({self._tp(log): offset for log, offset in offsets.items()}))
 
 
 def build_app(settings: Settings, names: Mapping[str, TopicNames]) -> SliceApp:

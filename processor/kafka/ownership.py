@@ -42,8 +42,8 @@ class LogSource(Protocol):
         """Read on from (seek number, offset); returns the logs that are not assigned any more."""
         ...
 
-    async def commit(self, offsets: Mapping[Log, int]) -> None:
-        """Commit offsets to the group. Never fails."""
+    async def commit(self, offsets: Mapping[Log, int]) -> bool:
+        """Commit offsets to the group. Never raises; returns whether it is done."""
         ...
 
 
@@ -266,10 +266,10 @@ class Ownership:
         except StoreUnreachable as error:
             logger.warning("acknowledgements are not written down yet", error=str(error))
             return
-        for log, written in behind.items():
-            logs[log].written = written
         await reach(FailPoint.BEFORE_OFFSET_COMMIT)
-        await self._source.commit({log: offset for log, (offset, _) in behind.items()})
+        if await self._source.commit({log: offset for log, (offset, _) in behind.items()}):
+            for log, written in behind.items():
+                logs[log].written = written
 
     async def _forget_refused(self) -> None:
         for log, running in list(self._running.items()):

@@ -148,8 +148,8 @@ class SliceConsumerThread(driver.AIOKafkaConsumerThread):
         consumer = self._ensure_consumer()
         return {tp: await consumer.committed(TopicPartition(*tp)) for tp in tps}
 
-    async def commit_offsets(self, offsets: Mapping[TP, int]) -> None:
-        """Commit for lag tools; nothing rests on it, so a failure is only said."""
+    async def commit_offsets(self, offsets: Mapping[TP, int]) -> bool:
+        """Commit for lag tools; nothing rests on it, so a failure is only said. Returns whether it is done."""
         assigned = self.assignment()
         try:
             await self._ensure_consumer().commit(
@@ -157,6 +157,8 @@ class SliceConsumerThread(driver.AIOKafkaConsumerThread):
             )
         except KafkaError as error:
             logger.info("offsets were not committed to the group", error=repr(error))
+            return False
+        return True
 
 
 class _NoReadOffsets(dict[TP, None]):

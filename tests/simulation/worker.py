@@ -139,10 +139,11 @@ class _Source:
     async def group_offsets(self, logs: Sequence[Log]) -> dict[Log, int | None]:
         return await self._machine.client.group_offsets(logs)
 
-    async def commit(self, offsets: Mapping[Log, int]) -> None:
+    async def commit(self, offsets: Mapping[Log, int]) -> bool:
         group, member = self._machine.group, self._member
         own = {log: offset for log, offset in offsets.items() if log in self.assigned}
         await self._machine.client.commit(own, lambda: group.is_current(member))
+        return True
 
     async def seek(self, seeks: Mapping[Log, tuple[int, int]]) -> set[Log]:
         # The consumer is on another thread.
