@@ -26,6 +26,7 @@ class Profile(Struct):
     store_unknown: float
     store_late: float
     store_busy: float
+    store_torn: float
     send_lost: float
     send_unknown: float
     send_late: float
@@ -69,6 +70,7 @@ class Profile(Struct):
             store_unknown=odds(0.2),
             store_late=odds(0.15),
             store_busy=odds(0.3),
+            store_torn=random.choice((0.0, 0.9)),
             send_lost=odds(0.2),
             send_unknown=odds(0.3),
             send_late=odds(0.25),

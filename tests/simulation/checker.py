@@ -1,6 +1,6 @@
 """What must hold at each step, and in the end. Looks at each write to the store and to a topic as it happens."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from msgspec.structs import replace
 
@@ -170,30 +170,40 @@ class LogHistory:
 class Checker:
     """The histories of all logs; what is written anywhere is told to it."""
 
-    def __init__(self, logs: Sequence[Log]) -> None:
+    def __init__(self, logs: Sequence[Log], note: Callable[..., None]) -> None:
+        self._note = note
         self.histories = {log: LogHistory(log) for log in logs}
         self._by_partition = {log.partition: history for log, history in self.histories.items()}
 
     def on_claim(self, claimed: Mapping[Log, Checkpoint]) -> None:
         for log, checkpoint in claimed.items():
+            self._note(log, "claimed, epoch", checkpoint.epoch)
             history = self.histories[log]
             history.demand(checkpoint.epoch == history.checkpoint.epoch + 1, "a claim does not raise the epoch")
             history.checkpoint = replace(history.checkpoint, epoch=checkpoint.epoch)
 
     def on_commit(self, plan: Plan, stored: Checkpoint) -> None:
+        self._note(
+            plan.log, "committed up to offset", plan.after.next_offset, "position", plan.after.next_position - 1, *(
+                (record.offset, _verdict(outcome)) for record, outcome in plan.answers
+            ),
+        )  # fmt: skip
         self.histories[plan.log].on_commit(plan, stored)
 
     def on_acknowledge(self, log: Log, stored: Checkpoint) -> None:
+        self._note(log, "acknowledged:", stored.acknowledged_offset, stored.acknowledged_position)
         self.histories[log].on_acknowledge(stored.acknowledged_offset, stored.acknowledged_position, "in the store")
 
     def on_group_commit(self, offsets: Mapping[Log, int]) -> None:
         for log, offset in offsets.items():
+            self._note(log, "committed to the group:", offset)
             self.histories[log].on_acknowledge(offset, 0, "in the group")
 
     def on_append(self, topic: str, partition: int, records: Sequence[SomeRecord]) -> None:
         history = self._by_partition.get(partition)
         kind = topic.rpartition(".")[2]
         for record in records:
+            self._note(f"{topic}/{partition}@{record.offset}", record.key, _shown(kind, record))
             if kind == "commands" and history is not None:
                 history.commands[record.offset] = record
             elif kind == "events" and history is not None:
@@ -207,6 +217,10 @@ class Checker:
     def on_crash(self, error: BaseException) -> None:
         """A pipeline that gives up has not kept its promises either."""
         raise Violation(f"the pipeline crashed: {error!r}") from error
+
+
+def _shown(kind: str, record: SomeRecord) -> object:
+    return dict(record.headers).get("ce_position") if kind == "events" else record.value
 
 
 def _place(checkpoint: Checkpoint) -> tuple[int, int, int, int, bytes]:

@@ -34,11 +34,12 @@ class Member:
 class Group:
     """The coordinator; lives in the world's process."""
 
-    def __init__(self, logs: Sequence[Log], random: Random, session_s: float) -> None:
+    def __init__(self, logs: Sequence[Log], random: Random, session_s: float, note: Callable[..., None]) -> None:
         self.members: list[Member] = []
         self._logs = list(logs)
         self._random = random
         self._session_s = session_s
+        self._note = note
         self._generation = 0
         self._changed = asyncio.Event()
 
@@ -76,6 +77,7 @@ class Group:
 
     async def _rebalance(self) -> None:
         self._generation += 1
+        self._note("generation", self._generation, "begins")
         ready: list[Member] = []
         asked = list(self.members)
         for member in asked:
@@ -99,5 +101,7 @@ class Group:
         logs = self._random.sample(self._logs, len(self._logs))
         order = self._random.sample(members, len(members))
         for index, member in enumerate(order):
+            share = sorted(logs[index :: len(order)])
+            self._note(member.name, "is given", *share)
             member.generation = self._generation
-            member.inbox.put_nowait(Assign(sorted(logs[index :: len(order)])))
+            member.inbox.put_nowait(Assign(share))

@@ -78,6 +78,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self._runnable: list[Process] = []
         self._tasks: list[_Task] = []
         self._faults: list[BaseException] = []
+        self.set_exception_handler(self._on_fault)
 
     # --- processes
 
@@ -171,12 +172,16 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             self._runnable.append(process)
         process.ready.append(handle)
 
+    def _on_fault(self, _: object, context: dict[str, Any]) -> None:
+        """What a callback raised ends the run; what a task raised and nobody asked for does not."""
+        if "handle" in context and "exception" in context:
+            self._faults.append(context["exception"])
+
     def _dispose(self) -> None:
         """End what is left of all processes, unseen by anyone."""
         self._closed = True
         for task in self._tasks:
             if not task.done():
-                cast(Any, task)._log_destroy_pending = False
                 with suppress(BaseException):
                     task.get_coro().close()
         self._tasks.clear()
@@ -207,9 +212,6 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         heappush(self._timers, (when, self._count, handle))
         return handle
 
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """Cancelled timers are left out when their time comes."""
-
     def create_future(self) -> asyncio.Future[Any]:
         return asyncio.Future(loop=self)
 
@@ -220,11 +222,3 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         task = _Task(self._count, coro, loop=self, name=str(name or f"task-{self._count}"), context=context)
         self._tasks.append(task)
         return task
-
-    def get_debug(self) -> bool:
-        return False
-
-    def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """What a callback raised ends the run; what a task raised and nobody asked for does not."""
-        if "handle" in context and "exception" in context:
-            self._faults.append(context["exception"])

@@ -42,10 +42,3 @@ class SimulatedOutbound(Outbound):
             unknown=profile.send_unknown,
             late=profile.send_late,
         )
-
-
-class HastyOutbound(SimulatedOutbound):
-    """Does not wait for one chunk before it sends the next."""
-
-    async def send(self, topic: str, partition: int, records: Sequence[Outgoing]) -> None:
-        await asyncio.gather(*(super(HastyOutbound, self).send(topic, partition, [record]) for record in records))

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import structlog
@@ -40,6 +40,11 @@ def run_seed(seed: int, parts: Parts = _REAL, *, trace: bool = False) -> Result:
         except Violation as violation:
             return Result(seed, str(violation), world.notes or [])
     return Result(seed, None, world.notes or [])
+
+
+def run_seeds(seeds: Iterable[int], parts: Parts = _REAL) -> list[Result]:
+    """Run seeds, one after the other."""
+    return [run_seed(seed, parts) for seed in seeds]
 
 
 async def _run(world: World) -> None:

@@ -24,25 +24,29 @@ class SharedStore(MemoryStore):
 
     def __init__(self, checker: Checker) -> None:
         super().__init__()
-        self._checker = checker
+        self.checker = checker
 
     async def claim(self, logs: Sequence[Log]) -> dict[Log, Checkpoint]:
         claimed = await super().claim(logs)
-        self._checker.on_claim(claimed)
+        self.checker.on_claim(claimed)
         return claimed
 
     async def commit(self, plans: Sequence[Plan]) -> dict[Log, Committed]:
-        results = await super().commit(plans)
+        results = await self.write(plans)
         for plan in plans:
             if results[plan.log] is Committed.YES:
-                self._checker.on_commit(plan, (await self.checkpoints())[plan.log])
+                self.checker.on_commit(plan, (await self.checkpoints())[plan.log])
         return results
+
+    async def write(self, plans: Sequence[Plan]) -> dict[Log, Committed]:
+        """Commit what can be committed, unseen by the checker."""
+        return await super().commit(plans)
 
     async def acknowledge(self, acknowledged: Mapping[Log, Checkpoint]) -> None:
         await super().acknowledge(acknowledged)
         for log, checkpoint in (await self.checkpoints()).items():
             if log in acknowledged:
-                self._checker.on_acknowledge(log, checkpoint)
+                self.checker.on_acknowledge(log, checkpoint)
 
 
 def at_once(coro: Coroutine[Any, Any, _T]) -> _T:
@@ -60,7 +64,7 @@ class StoreClient:
 
     durable = True
 
-    def __init__(self, shared: MemoryStore, link: Link, chance: Chance) -> None:
+    def __init__(self, shared: SharedStore, link: Link, chance: Chance) -> None:
         self.shared = shared
         self.link = link
         self.chance = chance
@@ -75,7 +79,22 @@ class StoreClient:
         return await self.ask(lambda: self.shared.claim(logs))
 
     async def load(self, wanted: Mapping[Log, Wanted]) -> dict[Log, View]:
-        return await self.ask(lambda: self.shared.load(wanted))
+        """As the SQL stores: statement by statement, and between two of them someone may commit."""
+        views = {log: View.empty() for log in wanted}
+        heads = await self.ask(lambda: self.shared.load(wanted))
+        for log, view in views.items():
+            view.heads = {name: head for name, head in heads[log].heads.items() if name not in wanted[log].heads}
+        known = await self.ask(lambda: self.shared.load(wanted)) if self._torn else heads
+        refused = await self.ask(lambda: self.shared.load(wanted)) if self._torn else heads
+        for log, view in views.items():
+            streams = view.heads.keys() | wanted[log].heads.keys()
+            view.known = {key: event for key, event in known[log].known.items() if key[0] in streams}
+            view.refused, view.refused_at = refused[log].refused, refused[log].refused_at
+        return views
+
+    @property
+    def _torn(self) -> bool:
+        return self.chance.happens(self.chance.profile.store_torn)
 
     async def commit(self, plans: Sequence[Plan]) -> dict[Log, Committed]:
         busy = {plan.log: Committed.BUSY for plan in plans if self.chance.happens(self.chance.profile.store_busy)}

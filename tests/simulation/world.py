@@ -40,25 +40,25 @@ class World:
     """See the module's docstring."""
 
     def __init__(self, seed: int, parts: Parts) -> None:
+        self.notes: list[str] | None = None
         self.random = Random(seed)
         self.profile = Profile.drawn(self.random)
         self.chance = Chance(self.random, self.profile)
         self.loop = SimulatedLoop(self.random, shuffled=self.profile.shuffled)
         self.logs = [Log("default", partition) for partition in range(self.profile.partitions)]
         self.rules = Rules(self.profile.partitions, self.profile.retention_ms)
-        self.checker = Checker(self.logs)
+        self.checker = Checker(self.logs, self.note)
         self.broker = Broker(self.logs, self.checker)
         self.store = parts.shared(self.checker)
-        self.group = Group(self.logs, self.random, session_s=self.random.choice((1.0, 6.0)))
+        self.group = Group(self.logs, self.random, self.random.choice((1.0, 6.0)), self.note)
         self.hosts = [Host(number) for number in range(self.profile.workers)]
-        self.notes: list[str] | None = None
         self._parts = parts
         self._link = Link(self.loop, self.chance)
 
-    def note(self, text: str) -> None:
+    def note(self, *what: object) -> None:
         """Remember what happens, for a trace."""
         if self.notes is not None:
-            self.notes.append(f"{self.loop.time():9.4f}  {self.loop.current.name:<12} {text}")
+            self.notes.append(f"{self.loop.time():9.4f}  {self.loop.current.name:<12}  {' '.join(map(str, what))}")
 
     def start(self, host: Host) -> None:
         """Start a worker, in a process of its own, where none is running."""

@@ -1,0 +1,119 @@
+"""The pipeline with each of its safeguards switched off, one at a time: what the simulation has to notice."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from msgspec.structs import replace
+
+from processor.errors import StoreUnreachable
+from processor.kafka.outgoing import Outgoing
+from processor.messages import Checkpoint, Log, Plan, View, Wanted
+from processor.store import Committed
+from tests.simulation.chance import Chance
+from tests.simulation.link import Link
+from tests.simulation.outbound import SimulatedOutbound
+from tests.simulation.stores import SharedStore, StoreClient
+from tests.simulation.world import Parts
+
+
+class _NoEpochCheck(SharedStore):
+    """Takes a plan whoever it comes from, if it goes on from where the log stands."""
+
+    async def write(self, plans: Sequence[Plan]) -> dict[Log, Committed]:
+        return await super().write([self._as_of_now(plan) for plan in plans])
+
+    def _as_of_now(self, plan: Plan) -> Plan:
+        epoch = self._logs[plan.log].checkpoint.epoch
+        return replace(plan, before=replace(plan.before, epoch=epoch), after=replace(plan.after, epoch=epoch))
+
+
+class _NoFence(_NoEpochCheck):
+    """Takes a plan wherever it goes on from."""
+
+    def _as_of_now(self, plan: Plan) -> Plan:
+        now = self._logs[plan.log].checkpoint
+        return replace(plan, before=now, after=replace(plan.after, epoch=now.epoch))
+
+
+class _CheckpointApart(StoreClient):
+    """Writes the events in one transaction, and in another one that they are written."""
+
+    async def commit(self, plans: Sequence[Plan]) -> dict[Log, Committed]:
+        await self.ask(lambda: self._write_events(plans))
+        return await self.ask(lambda: self._write_checkpoints(plans))
+
+    async def _write_events(self, plans: Sequence[Plan]) -> None:
+        for plan in plans:
+            log = self.shared._logs[plan.log]
+            checkpoint = log.checkpoint
+            if _place(checkpoint) == _place(plan.before):
+                log.apply(plan)
+                log.checkpoint = checkpoint
+
+    async def _write_checkpoints(self, plans: Sequence[Plan]) -> dict[Log, Committed]:
+        results = await self.shared.write([replace(plan, events=[], refused=[]) for plan in plans])
+        for plan in plans:
+            if results[plan.log] is Committed.YES:
+                self.shared.checker.on_commit(plan, self.shared._logs[plan.log].checkpoint)
+        return results
+
+
+class _Early(StoreClient):
+    """Says that it has committed before it has: what is then published is not durable."""
+
+    def __init__(self, shared: SharedStore, link: Link, chance: Chance) -> None:
+        super().__init__(shared, link, chance)
+        self._in_order = asyncio.Lock()
+        self._commits: list[asyncio.Task[None]] = []
+
+    async def commit(self, plans: Sequence[Plan]) -> dict[Log, Committed]:
+        self._commits.append(asyncio.create_task(self._commit(plans)))
+        return dict.fromkeys((plan.log for plan in plans), Committed.YES)
+
+    async def _commit(self, plans: Sequence[Plan]) -> None:
+        async with self._in_order:
+            await super().commit(plans)
+
+
+class _Forgetful(StoreClient):
+    """Knows no event by its id."""
+
+    async def load(self, wanted: Mapping[Log, Wanted]) -> dict[Log, View]:
+        views = await super().load(wanted)
+        for view in views.values():
+            view.known.clear()
+        return views
+
+
+class _Guessing(StoreClient):
+    """Takes a commit whose end is not known for one that went well."""
+
+    async def commit(self, plans: Sequence[Plan]) -> dict[Log, Committed]:
+        try:
+            return await super().commit(plans)
+        except StoreUnreachable:
+            return dict.fromkeys((plan.log for plan in plans), Committed.YES)
+
+
+class _Hasty(SimulatedOutbound):
+    """Does not wait for one chunk before it sends the next."""
+
+    async def send(self, topic: str, partition: int, records: Sequence[Outgoing]) -> None:
+        send = super().send
+        await asyncio.gather(*(send(topic, partition, [record]) for record in records))
+
+
+def _place(checkpoint: Checkpoint) -> tuple[int, int]:
+    return checkpoint.epoch, checkpoint.next_offset
+
+
+WITHOUT = {
+    "epoch check": Parts(shared=_NoEpochCheck),
+    "fence": Parts(shared=_NoFence),
+    "checkpoint in the transaction": Parts(store=_CheckpointApart),
+    "publish after commit": Parts(store=_Early),
+    "dedup by event id": Parts(store=_Forgetful),
+    "read-back of an unknown commit": Parts(store=_Guessing),
+    "one chunk after the other": Parts(outbound=_Hasty),
+}
+"""By the name of the safeguard that is switched off."""
