@@ -88,9 +88,9 @@ async def test_clocks_that_jump(trial: Trial) -> None:
     async with trial.load(), await a_raw_client(trial) as producer:
         raw = Raw(trial, producer, seed=4)
         await trial.worker()
-        for _ in range(20 * REPEATS):
-            at = NOW_MS + raw.chance.randint(-48, 48) * HOUR_MS
-            await raw.send(b"s-1", raw.command("s-1", expected_version=0, command_id="late"), at)
-            await raw.send(b"s-2", raw.command("s-2"), at)
+        for number in range(20 * REPEATS):
+            refused = raw.command("s-1", expected_version=10**6, command_id=f"refused-{number}")
+            for value in (refused, raw.command("s-1"), refused):
+                await raw.send(b"s-1", value, NOW_MS + raw.chance.randint(-48, 48) * HOUR_MS)
         await trial.answers(10)
     await trial.holds()

@@ -67,6 +67,9 @@ class Backup:
         if self._is_postgres:
             await self._copy(f"{self._name}-copy", self._name)
         else:
+            # A write-ahead log that stays would bring back what came after the backup.
+            for beside in ("-wal", "-shm"):
+                self._file.with_name(self._file.name + beside).unlink(missing_ok=True)
             shutil.copy(self._file.with_suffix(".copy"), self._file)
 
     @property
