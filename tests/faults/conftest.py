@@ -1,12 +1,52 @@
 """What a trial runs on."""
 
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.faults.trial import Trial
 from tests.servers import Kafka
+
+HERE = Path(__file__).parent
+QUICK = {
+    "test_worker.py::test_killed[sqlite-within_commit]",
+    "test_worker.py::test_killed[sqlite-after_commit]",
+    "test_worker.py::test_killed[postgres-before_feed]",
+    "test_worker.py::test_held_past_its_session_and_let_go_again[before_commit]",
+    "test_worker.py::test_ended_in_the_middle_of_a_batch[sqlite]",
+    "test_worker.py::test_a_worker_whose_loop_stands_still_ends_itself[sqlite]",
+    "test_group.py::test_another_owner_claims_all_logs_while_they_stay_assigned[postgres]",
+    "test_postgres.py::test_the_connection_breaks_in_the_middle_of_a_commit[one-statement-answer-lost]",
+    "test_postgres.py::test_the_connection_breaks_in_the_middle_of_a_commit[transaction-answer-lost]",
+    "test_broker.py::test_killed_and_started_again[postgres]",
+    "test_sqlite.py::test_full_disk",
+    "test_sqlite.py::test_deleted_under_the_worker",
+    "test_input.py::test_poison[sqlite]",
+    "test_input.py::test_clocks_that_jump[postgres]",
+    "test_operations.py::test_the_store_is_restored_from_an_older_backup[sqlite]",
+}
+"""What every run of the tests tries: one or two of each kind."""
+
+NewTrial = Callable[[str, str], Awaitable[Trial]]
+"""Makes a trial on a broker and a store, given by their addresses; it ends with the test."""
+
+
+@pytest.fixture
+async def new_trial(
+    topic_prefix: str, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> AsyncIterator[NewTrial]:
+    """See `NewTrial`. Says in the report how often the fault was tried."""
+    async with AsyncExitStack() as ending:
+
+        async def make(brokers: str, store: str) -> Trial:
+            trial = await ending.enter_async_context(Trial(brokers, topic_prefix, store, tmp_path))
+            ending.callback(lambda: record_property("repetitions", trial.tried))
+            return trial
+
+        yield make
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -17,23 +57,28 @@ def store_url(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-async def trial(real_kafka: Kafka, topic_prefix: str, store_url: str, tmp_path: Path) -> AsyncIterator[Trial]:
+async def trial(real_kafka: Kafka, store_url: str, new_trial: NewTrial) -> Trial:
     """On the shared broker and each store."""
-    async with Trial(real_kafka.bootstrap, topic_prefix, store_url, tmp_path) as trial:
-        yield trial
+    return await new_trial(real_kafka.bootstrap, store_url)
 
 
 @pytest.fixture
-async def sqlite_trial(real_kafka: Kafka, topic_prefix: str, sqlite_url: str, tmp_path: Path) -> AsyncIterator[Trial]:
+async def sqlite_trial(real_kafka: Kafka, sqlite_url: str, new_trial: NewTrial) -> Trial:
     """On the shared broker and SQLite."""
-    async with Trial(real_kafka.bootstrap, topic_prefix, sqlite_url, tmp_path) as trial:
-        yield trial
+    return await new_trial(real_kafka.bootstrap, sqlite_url)
 
 
 @pytest.fixture
-async def postgres_trial(
-    real_kafka: Kafka, topic_prefix: str, postgres_url: str, tmp_path: Path
-) -> AsyncIterator[Trial]:
+async def postgres_trial(real_kafka: Kafka, postgres_url: str, new_trial: NewTrial) -> Trial:
     """On the shared broker and PostgreSQL."""
-    async with Trial(real_kafka.bootstrap, topic_prefix, postgres_url, tmp_path) as trial:
-        yield trial
+    return await new_trial(real_kafka.bootstrap, postgres_url)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave the long ones to `make faults`, which says how often each is to be tried."""
+    if "TIDEMARK_TEST_FAULT_REPEATS" in os.environ:
+        return
+    for item in items:
+        name = f"{item.path.name}::{item.name}"
+        if item.path.parent == HERE and item.get_closest_marker("faults") and name not in QUICK:
+            item.add_marker(pytest.mark.skip(reason="takes long, or another fault stands for it: make faults"))

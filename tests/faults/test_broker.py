@@ -3,10 +3,10 @@
 import asyncio
 import subprocess
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 
+from tests.faults.conftest import NewTrial
 from tests.faults.proxy import Proxy
 from tests.faults.trial import FEWER, REPEATS, SESSION_MS, Trial
 from tests.servers import Broker, CannotRun, free_port
@@ -44,15 +44,14 @@ async def proxy(broker: ProxiedBroker) -> AsyncIterator[Proxy]:
 
 
 @pytest.fixture
-async def trial(proxy: Proxy, topic_prefix: str, store_url: str, tmp_path: Path) -> AsyncIterator[Trial]:
-    async with Trial(f"127.0.0.1:{proxy.port}", topic_prefix, store_url, tmp_path) as trial:
-        yield trial
+async def trial(proxy: Proxy, store_url: str, new_trial: NewTrial) -> Trial:
+    return await new_trial(f"127.0.0.1:{proxy.port}", store_url)
 
 
 async def test_killed_and_started_again(trial: Trial, broker: ProxiedBroker) -> None:
     async with trial.load():
         await trial.worker()
-        for _ in range(FEWER):
+        for _ in trial.times(FEWER):
             await trial.answers(20)
             await asyncio.to_thread(broker.kill)
             await asyncio.to_thread(broker.start)
@@ -63,7 +62,7 @@ async def test_killed_and_started_again(trial: Trial, broker: ProxiedBroker) -> 
 async def test_away_for_longer_than_the_session(trial: Trial, proxy: Proxy) -> None:
     async with trial.load():
         await trial.worker()
-        for _ in range(FEWER):
+        for _ in trial.times(FEWER):
             await trial.answers(20)
             await proxy.close()
             await asyncio.sleep(2 * SESSION_MS / 1000)
@@ -75,7 +74,7 @@ async def test_away_for_longer_than_the_session(trial: Trial, proxy: Proxy) -> N
 async def test_held_for_longer_than_the_session(trial: Trial, broker: ProxiedBroker) -> None:
     async with trial.load():
         await trial.worker()
-        for _ in range(FEWER):
+        for _ in trial.times(FEWER):
             await trial.answers(20)
             broker.pause()
             await asyncio.sleep(2 * SESSION_MS / 1000)
@@ -87,7 +86,7 @@ async def test_held_for_longer_than_the_session(trial: Trial, broker: ProxiedBro
 async def test_slow_held_and_cut_connections(trial: Trial, proxy: Proxy) -> None:
     async with trial.load():
         await trial.worker()
-        for _ in range(FEWER):
+        for _ in trial.times(FEWER):
             proxy.delay_s = 0.1
             await trial.answers(10)
             proxy.delay_s = 0.0

@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(90 + 40 * REPEATS)]
 async def test_all_workers_are_killed_at_once_and_started_again(postgres_trial: Trial) -> None:
     trial = postgres_trial
     async with trial.load():
-        for _ in range(FEWER):
+        for _ in trial.times(FEWER):
             workers = await asyncio.gather(trial.worker(), trial.worker())
             await trial.answers(20)
             await asyncio.gather(*(worker.end(signal.SIGKILL) for worker in workers))
@@ -26,7 +26,7 @@ async def test_a_worker_joins_and_leaves_again_and_again(postgres_trial: Trial) 
     trial = postgres_trial
     async with trial.load():
         await trial.worker()
-        for repeat in range(4 * FEWER):
+        for repeat in trial.times(4 * FEWER):
             passing = await trial.worker()
             await trial.answers(20)
             # It leaves the group in its own way, or without a word.
@@ -40,7 +40,7 @@ async def test_another_owner_claims_all_logs_while_they_stay_assigned(trial: Tri
     """As by a worker of the same store in another group: each fences the other, and neither does harm."""
     async with trial.load():
         await trial.worker()
-        for _ in range(FEWER):
+        for _ in trial.times(FEWER):
             await trial.answers(10)
             await trial.take_over()
             await trial.answers(10)

@@ -31,9 +31,16 @@ class Raw:
         self._topic = TopicNames.of(trial.settings.topic_prefix, "default").commands
         self._producer = producer
 
-    async def send(self, key: bytes, value: bytes | None, timestamp_ms: int | None = None) -> None:
-        partition = partition_of(key, PARTITIONS)
-        await self._producer.send_and_wait(self._topic, value, key, partition=partition, timestamp_ms=timestamp_ms)
+    async def send(
+        self,
+        key: bytes,
+        value: bytes | None,
+        timestamp_ms: int | None = None,
+        headers: list[tuple[str, bytes]] | None = None,
+    ) -> None:
+        await self._producer.send_and_wait(
+            self._topic, value, key, partition_of(key, PARTITIONS), timestamp_ms, headers
+        )
 
     def command(self, stream: str, **fields: Any) -> bytes:
         event = {"type": "Counted", "event_id": str(UUID(int=self.chance.getrandbits(128))), "data": {"n": 0}}
@@ -48,7 +55,7 @@ async def test_sent_again_out_of_order(trial: Trial) -> None:
     async with trial.load(), await a_raw_client(trial) as producer:
         raw = Raw(trial, producer, seed=1)
         await trial.worker()
-        for _ in range(REPEATS):
+        for _ in trial.times(REPEATS):
             batch = [("s-1", raw.command("s-1")) for _ in range(10)]
             again = [*batch, *batch[::-1], *raw.chance.sample(batch, 5)]
             for stream, value in again:
@@ -60,7 +67,7 @@ async def test_sent_again_out_of_order(trial: Trial) -> None:
 async def test_poison(trial: Trial) -> None:
     async with trial.load(), await a_raw_client(trial) as producer:
         raw = Raw(trial, producer, seed=2)
-        for repeat in range(REPEATS):
+        for repeat in trial.times(REPEATS):
             worker = await trial.worker(f"after_commit=kill@{5 + repeat % 7}", ready=False)
             for value in raw.chance.sample(POISON, len(POISON)):
                 await raw.send(b"s-1", value)
@@ -73,7 +80,7 @@ async def test_poison(trial: Trial) -> None:
 async def test_a_flood_on_one_stream(trial: Trial) -> None:
     async with trial.load(streams=["hot"], clients=24), await a_raw_client(trial) as producer:
         raw = Raw(trial, producer, seed=3)
-        for _ in range(REPEATS):
+        for _ in trial.times(REPEATS):
             worker = await trial.worker("after_commit=kill@20", ready=False)
             for _ in range(300):
                 await raw.send(b"hot", raw.command("hot"))
@@ -88,9 +95,22 @@ async def test_clocks_that_jump(trial: Trial) -> None:
     async with trial.load(), await a_raw_client(trial) as producer:
         raw = Raw(trial, producer, seed=4)
         await trial.worker()
-        for number in range(20 * REPEATS):
+        for number in trial.times(20 * REPEATS):
             refused = raw.command("s-1", expected_version=10**6, command_id=f"refused-{number}")
             for value in (refused, raw.command("s-1"), refused):
                 await raw.send(b"s-1", value, NOW_MS + raw.chance.randint(-48, 48) * HOUR_MS)
+        await trial.answers(10)
+    await trial.holds()
+
+
+async def test_a_reply_topic_that_is_missing(trial: Trial) -> None:
+    """Its clients have the standing topic, and no other command waits."""
+    replies = f"{trial.settings.topic_prefix}nowhere".replace(".", "-")
+    async with trial.load(), await a_raw_client(trial) as producer:
+        raw = Raw(trial, producer, seed=5)
+        worker = await trial.worker(TIDEMARK_REPLY_TOPICS=replies)
+        for _ in trial.times(REPEATS):
+            await raw.send(b"s-1", raw.command("s-1"), headers=[("reply_to", replies.encode())])
+        await worker.says("a reply topic can't be written")
         await trial.answers(10)
     await trial.holds()

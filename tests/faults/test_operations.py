@@ -91,7 +91,7 @@ async def test_the_store_is_restored_from_an_older_backup(trial: Trial) -> None:
     """Broker and feed are ahead: the logs stand still, and `--rebuild` decides again what is missing."""
     backup = Backup(trial)
     async with trial.load():
-        for _ in range(FEWER):
+        for _ in trial.times(FEWER):
             worker = await trial.worker()
             await trial.answers(20)
             await worker.end()
@@ -121,7 +121,7 @@ async def test_the_commands_topic_is_made_anew(trial: Trial) -> None:
     await worker.end()
     before = await trial.command("verify", "--no-feed", "--output", "json")
     await make_anew(trial, names(trial).commands)
-    for _ in range(FEWER):
+    for _ in trial.times(FEWER):
         misfit = await trial.worker(ready=False)
         await misfit.says(STANDS_STILL, times=PARTITIONS)
         assert "made anew" in misfit.said
@@ -186,3 +186,14 @@ async def test_commands_are_deleted_before_they_are_decided(trial: Trial) -> Non
     assert misfit.said.count(STANDS_STILL) == 1
     code, _ = await trial.command("verify")
     assert code == 0
+
+
+async def test_another_number_of_partitions_on_the_same_store(trial: Trial) -> None:
+    async with trial.load():
+        await trial.worker()
+        for _ in trial.times(FEWER):
+            other = await trial.worker(ready=False, TIDEMARK_PARTITIONS=str(PARTITIONS + 4), TIDEMARK_GROUP="another")
+            assert await other.ends() == 2
+            assert "partitions" in other.said and "Traceback" not in other.said
+            await trial.answers(10)
+    await trial.holds()

@@ -1,16 +1,16 @@
 """Faults of PostgreSQL: connections cut around a commit, the server ended and killed, slow, and its rows held."""
 
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 
 from processor.client import Client, Event
+from tests.faults.conftest import NewTrial
 from tests.faults.proxy import Proxy
 from tests.faults.test_worker import MANY_EVENTS
-from tests.faults.trial import REPEATS, Trial, until
+from tests.faults.trial import FEWER, REPEATS, Trial, until
 from tests.servers import Kafka, Postgres
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(90 + 40 * REPEATS)]
@@ -40,7 +40,7 @@ async def test_the_connection_breaks_in_the_middle_of_a_commit(
     commit = b"Counted" if events == 3 else b"COMMIT"
     async with trial.load(most_events=events, clients=4):
         worker = await trial.worker(TIDEMARK_STORE=through(proxy, trial.settings.store))
-        for repeat in range(3 * REPEATS):
+        for repeat in trial.times(3 * REPEATS):
             proxy.lose(commit, delivered=delivered)
             await until(lambda: proxy.cuts == repeat + 1)  # noqa: B023 - awaited before the next one
             await trial.answers(5)
@@ -51,7 +51,7 @@ async def test_the_connection_breaks_in_the_middle_of_a_commit(
 async def test_the_server_ends_the_connection_within_a_transaction(postgres_trial: Trial) -> None:
     trial = postgres_trial
     async with trial.load(most_events=MANY_EVENTS, clients=4):
-        for repeat in range(REPEATS):
+        for repeat in trial.times(FEWER):
             worker = await trial.worker(f"within_commit=delay:5@{1 + repeat % 5}")
             await trial.terminate("state = 'idle in transaction'")
             await worker.says("the store does not answer")
@@ -66,7 +66,7 @@ async def test_all_connections_are_ended_again_and_again(postgres_trial: Trial) 
     trial = postgres_trial
     async with trial.load():
         await trial.worker()
-        for _ in range(5 * REPEATS):
+        for _ in trial.times(5 * REPEATS):
             await trial.terminate("true")
             await trial.answers(5)
     await trial.holds()
@@ -76,7 +76,7 @@ async def test_slow_and_cut_connections(postgres_trial: Trial, proxy: Proxy) -> 
     trial = postgres_trial
     async with trial.load():
         await trial.worker(TIDEMARK_STORE=through(proxy, trial.settings.store))
-        for _ in range(REPEATS):
+        for _ in trial.times(FEWER):
             proxy.delay_s = 0.1
             await trial.answers(10)
             proxy.delay_s = 0.0
@@ -99,7 +99,7 @@ async def test_a_checkpoint_is_held_by_someone_else(postgres_trial: Trial) -> No
         await client.append("held", [Event("Begun")])
         connection = await asyncpg.connect(trial.settings.store)
         try:
-            for _ in range(REPEATS):
+            for _ in trial.times(FEWER):
                 async with connection.transaction():
                     await connection.execute("SELECT FROM checkpoints WHERE partition = $1 FOR UPDATE", held)
                     waiting = trial.start(client.append("held", [Event("Waited")]))
@@ -122,15 +122,15 @@ def server() -> Iterator[Postgres]:
 
 @pytest.mark.parametrize("ended", ["killed", "restarted"])
 async def test_the_server_is_ended_and_comes_back(
-    real_kafka: Kafka, topic_prefix: str, server: Postgres, tmp_path: Path, ended: str
+    real_kafka: Kafka, new_trial: NewTrial, server: Postgres, ended: str
 ) -> None:
-    async with Trial(real_kafka.bootstrap, topic_prefix, server.url(), tmp_path) as trial:
-        async with trial.load():
-            worker = await trial.worker()
-            for repeat in range(REPEATS):
-                await trial.answers(10)
-                (server.kill if ended == "killed" else server.stop)()
-                await worker.says("the store does not answer", times=repeat + 1)
-                server.start()
-                await trial.answers(10)
-        await trial.holds()
+    trial = await new_trial(real_kafka.bootstrap, server.url())
+    async with trial.load():
+        worker = await trial.worker()
+        for repeat in trial.times(FEWER):
+            await trial.answers(10)
+            (server.kill if ended == "killed" else server.stop)()
+            await worker.says("the store does not answer", times=repeat + 1)
+            server.start()
+            await trial.answers(10)
+    await trial.holds()

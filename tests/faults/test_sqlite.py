@@ -5,12 +5,13 @@ import random
 import signal
 import sqlite3
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from tests.faults.conftest import NewTrial
 from tests.faults.trial import FEWER, REPEATS, Trial
 from tests.servers import Kafka
 
@@ -38,10 +39,9 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-async def disk_trial(real_kafka: Kafka, topic_prefix: str, disk: Path, tmp_path: Path) -> AsyncIterator[Trial]:
+async def disk_trial(real_kafka: Kafka, disk: Path, new_trial: NewTrial) -> Trial:
     """A trial whose store is on a disk that can be filled and locked."""
-    async with Trial(real_kafka.bootstrap, topic_prefix, f"sqlite:///{disk}/tidemark.db", tmp_path) as trial:
-        yield trial
+    return await new_trial(real_kafka.bootstrap, f"sqlite:///{disk}/tidemark.db")
 
 
 def remount(disk: Path, options: str) -> None:
@@ -56,7 +56,7 @@ async def test_locked_by_someone_else(sqlite_trial: Trial) -> None:
     trial = sqlite_trial
     async with trial.load():
         worker = await trial.worker()
-        for repeat in range(FEWER):
+        for repeat in trial.times(FEWER):
             await trial.answers(10)
             with closing(sqlite3.connect(file_of(trial), isolation_level=None, timeout=30)) as other:
                 other.execute("BEGIN IMMEDIATE")
@@ -70,7 +70,7 @@ async def test_full_disk(disk_trial: Trial, disk: Path) -> None:
     trial = disk_trial
     async with trial.load():
         worker = await trial.worker()
-        for repeat in range(FEWER):
+        for repeat in trial.times(FEWER):
             await trial.answers(10)
             fill(disk / "filler")
             await worker.says("the store does not answer", times=repeat + 1)
@@ -94,7 +94,7 @@ async def test_read_only_disk(disk_trial: Trial, disk: Path) -> None:
     trial = disk_trial
     remount(disk, "size=64m")
     async with trial.load():
-        for _ in range(FEWER):
+        for _ in trial.times(FEWER):
             worker = await trial.worker()
             await trial.answers(10)
             await worker.end()
@@ -113,7 +113,7 @@ async def test_deleted_under_the_worker(sqlite_trial: Trial) -> None:
     trial = sqlite_trial
     async with trial.load():
         await trial.worker()
-        for _ in range(FEWER):
+        for _ in trial.times(FEWER):
             await trial.answers(20)
             delete(file_of(trial))
             await trial.answers(10)
@@ -138,7 +138,7 @@ async def test_torn_tail_of_the_wal(sqlite_trial: Trial, torn_bytes: int) -> Non
     """What the tail held is gone: decided again from the log, on request where it had been published."""
     trial = sqlite_trial
     async with trial.load():
-        for repeat in range(FEWER):
+        for repeat in trial.times(FEWER):
             worker = await trial.worker(f"after_commit=kill@{20 + repeat % 7}")
             assert await worker.ends() == -signal.SIGKILL
             wal = file_of(trial).with_name("tidemark.db-wal")
@@ -161,7 +161,8 @@ async def test_a_flipped_byte_is_found_by_verify(sqlite_trial: Trial) -> None:
     whole = file_of(trial).read_bytes()
     chance = random.Random(1)
     places = [at for at in find_all(whole, b"Counted") if whole[at + 7 : at + 200].count(b'{"n"')]
-    for at in chance.sample(places, min(FLIPS, len(places))):
+    for number in trial.times(FLIPS):
+        at = places[number * len(places) // FLIPS]
         file_of(trial).write_bytes(flipped(whole, at + chance.randrange(7)))
         code, printed = await trial.command("verify")
         assert code == 1, f"byte {at}: {printed}"

@@ -23,7 +23,7 @@ async def test_killed(trial: Trial, point: FailPoint) -> None:
     on_postgres = trial.settings.store.startswith("postgresql:")
     many = point is FailPoint.WITHIN_COMMIT and on_postgres
     async with trial.load(most_events=MANY_EVENTS if many else 3, clients=4):
-        for repeat in range(REPEATS):
+        for repeat in trial.times(REPEATS):
             # At another time of its life in each repetition, from the first on.
             time = 1 if point in AT_CLAIM | AT_THE_END else 1 + repeat % 7
             worker = await trial.worker(f"{point.value}=kill@{time}", ready=False, **SAME_WORKER)
@@ -45,7 +45,7 @@ HELD_AT = ["before_commit", "after_commit", "before_feed", "before_replies", "af
 async def test_held_past_its_session_and_let_go_again(postgres_trial: Trial, point: str) -> None:
     trial = postgres_trial
     async with trial.load():
-        for repeat in range(FEWER):
+        for repeat in trial.times(FEWER):
             zombie = await trial.worker(f"{point}=pause@{2 + repeat % 7}", ready=False)
             await until(lambda: zombie.is_stopped)  # noqa: B023 - awaited before the next one
             successor = await trial.worker()
@@ -62,7 +62,7 @@ async def test_held_past_its_session_and_let_go_again(postgres_trial: Trial, poi
 
 async def test_ended_in_the_middle_of_a_batch(trial: Trial) -> None:
     async with trial.load():
-        for repeat in range(FEWER):
+        for repeat in trial.times(FEWER):
             # It is told to end while a commit is under way, and its publications wait behind that.
             worker = await trial.worker(f"before_commit=delay:0.3@{3 + repeat % 7}")
             await trial.answers(5)
@@ -76,7 +76,7 @@ async def test_ended_in_the_middle_of_a_batch(trial: Trial) -> None:
 @pytest.mark.parametrize("point", ["before_commit", "after_commit", "before_feed"])
 async def test_a_bug_ends_the_process_and_the_next_one_goes_on(trial: Trial, point: str) -> None:
     async with trial.load():
-        for repeat in range(FEWER):
+        for repeat in trial.times(FEWER):
             worker = await trial.worker(f"{point}=raise@{1 + repeat % 7}", ready=False, **SAME_WORKER)
             assert await worker.ends() not in (0, -signal.SIGKILL)
             assert "the pipeline crashed" in worker.said
@@ -97,7 +97,7 @@ async def test_a_second_worker_on_sqlite_is_refused(sqlite_trial: Trial) -> None
 
 async def test_a_worker_whose_loop_stands_still_ends_itself(trial: Trial) -> None:
     async with trial.load():
-        for repeat in range(FEWER):
+        for repeat in trial.times(FEWER):
             # Heartbeats go on, so the group would never take its logs away.
             stalled = await trial.worker(
                 f"after_commit=pause:600@{2 + repeat % 7}", ready=False, TIDEMARK_STALL_TIMEOUT_S="2", **SAME_WORKER

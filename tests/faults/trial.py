@@ -6,7 +6,7 @@ import signal
 import sqlite3
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any, Self
@@ -124,6 +124,7 @@ class Trial:
         )
         self.workers: list[WorkerProcess] = []
         self._recorder = Recorder(self.history)
+        self.tried = 1
         self._load: Load | None = None
         self._tasks: list[asyncio.Task[Any]] = []
 
@@ -141,6 +142,11 @@ class Trial:
         for worker in self.workers:
             if not worker.has_ended:
                 await worker.end(signal.SIGKILL)
+
+    def times(self, count: int) -> Iterator[int]:
+        """So many repetitions of the fault, which are counted for the report."""
+        self.tried = count
+        yield from range(count)
 
     # --- workers
 
