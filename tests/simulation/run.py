@@ -4,10 +4,12 @@ import asyncio
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from unittest.mock import patch
 
 import structlog
 from msgspec import Struct
 
+from processor import cycle
 from processor.partition import partition_of
 from tests.simulation.checker import Violation
 from tests.simulation.clients import Client
@@ -34,7 +36,7 @@ def run_seed(seed: int, parts: Parts = _REAL, *, trace: bool = False) -> Result:
     world = World(seed, parts)
     if trace:
         world.notes = [str(world.profile)]
-    with _logging_to(world):
+    with _logging_to(world), patch.object(cycle, "_HEADS_KEPT", world.profile.heads_kept):
         try:
             world.loop.run_until_complete(_run(world))
         except Violation as violation:

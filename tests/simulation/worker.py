@@ -13,7 +13,7 @@ from processor.kafka.publish import LogPublisher, Outbound
 from processor.messages import Limits, Log, Rules, Slice
 from processor.store import Store
 from tests.simulation.broker import NAMES, REPLY_TOPIC, BrokerClient
-from tests.simulation.chance import Profile
+from tests.simulation.chance import Chance
 from tests.simulation.group import Assign, Group, Member
 
 LIMITS = Limits(events=4)
@@ -23,7 +23,7 @@ _POLL_S = 0.1
 class Machine(Struct):
     """What a worker is built from."""
 
-    profile: Profile
+    chance: Chance
     rules: Rules
     store: Store
     client: BrokerClient
@@ -54,8 +54,8 @@ class SimulatedWorker:
             machine.store,
             machine.rules,
             LIMITS,
-            batch_size=machine.profile.batch_size,
-            linger_s=machine.profile.linger_s,
+            batch_size=machine.chance.profile.batch_size,
+            linger_s=machine.chance.profile.linger_s,
             on_lost=self.ownership.lost,
         )
 
@@ -72,7 +72,7 @@ class SimulatedWorker:
             is_allowed=lambda topic: topic == REPLY_TOPIC,
             feed_position=feed_position,
             reply_from=reply_from,
-            backlog=self._machine.profile.backlog,
+            backlog=self._machine.chance.profile.backlog,
             on_room=self.cycles.wake,
         )
 
@@ -121,6 +121,8 @@ class SimulatedWorker:
     async def _take(self) -> None:
         while True:
             piece = await self._fetched.get()
+            # Between the consumer's thread and the agent, a slice may wait while its log is sought anew.
+            await asyncio.sleep(self._machine.chance.latency_s())
             try:
                 self.cycles.offer(piece)
             except Misfit as misfit:
@@ -154,7 +156,7 @@ class _Source:
     async def fetch(self, logs: Sequence[Log]) -> list[Slice]:
         """The next slices of the logs that have been sought and have one."""
         spans = {log: self.spans[log] for log in logs if log in self.spans}
-        most = self._machine.profile.fetch_records
+        most = self._machine.chance.profile.fetch_records
         if not spans:
             return []
         try:

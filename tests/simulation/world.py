@@ -67,7 +67,7 @@ class World:
         host.starts += 1
         host.process = Process(f"worker-{host.number}.{host.starts}")
         machine = Machine(
-            profile=self.profile,
+            chance=self.chance,
             rules=self.rules,
             store=self._parts.store(self.store, self._link, self.chance),
             client=BrokerClient(self.broker, self._link, self.chance),
