@@ -1,6 +1,6 @@
-"""The results of a run as the table in `docs/faults.md`: `python -m tests.faults.results REPORT.xml`.
+"""The results of a run as the table in `docs/faults.md`: `python -m tests.faults.results REPORT.xml …`.
 
-The report is pytest's, in JUnit's form. A fault that was tried on several stores is one row.
+The reports are pytest's, in JUnit's older form, which has room for properties. A fault that was tried on several stores is one row.
 """
 
 import importlib
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Self
-from xml.etree import ElementTree as Xml
+from xml.etree import ElementTree as ET
 
 from msgspec import Struct
 
@@ -20,6 +20,7 @@ from tests.servers import KAFKA
 PAGE = Path(__file__).parents[2] / "docs" / "faults.md"
 
 _STORES = {"sqlite": "SQLite", "postgres": "PostgreSQL"}
+_HEAD = ("| fault | at | stores | tries | |", "|---|---|---|---|---|")
 _NAME = re.compile(r"test_(?P<name>\w+)(\[(?P<parameters>.*)\])?")
 
 
@@ -34,7 +35,7 @@ class Result(Struct):
     verdict: str
 
     @classmethod
-    def of(cls, case: Xml.Element) -> Self | None:
+    def of(cls, case: ET.Element) -> Self | None:
         """Of a test case of the report; None where it tries no fault."""
         module = case.get("classname", "").rpartition(".")[2]
         match = _NAME.fullmatch(case.get("name", ""))
@@ -55,7 +56,7 @@ class Result(Struct):
         )
 
 
-def _verdict(case: Xml.Element) -> str:
+def _verdict(case: ET.Element) -> str:
     if case.find("failure") is not None or case.find("error") is not None:
         return "violated"
     return "held" if case.find("skipped") is None else "left out"
@@ -86,14 +87,13 @@ def table(results: Iterable[Result]) -> Iterator[str]:
 
 def main(report: str) -> None:
     """Rewrite the page's table."""
-    root = Xml.parse(report).getroot()
+    root = ET.parse(report).getroot()
     results = [result for case in root.iter("testcase") if (result := Result.of(case)) is not None]
     minutes = sum(float(suite.get("time", 0)) for suite in root.iter("testsuite")) / 60
     kept = sum(result.verdict == "held" for result in results)
     summary = (
-        f"The last run: {sum(result.repetitions for result in results)} tries in {len(results)} trials, of which {kept} "
-        f"held, in {minutes:.0f} minutes; Kafka {KAFKA}, SQLite {sqlite3.sqlite_version}, "
-        f"Python {platform.python_version()}."
+        f"The last run: {tries} tries in {len(results)} trials, of which {kept} held, in {minutes:.0f} minutes; "
+        f"Kafka {KAFKA}, SQLite {sqlite3.sqlite_version}, Python {platform.python_version()}."
     )
     text = "\n".join([summary, *table(results)])
     page = PAGE.read_text()
@@ -103,4 +103,4 @@ def main(report: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1:])
