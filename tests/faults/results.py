@@ -1,6 +1,7 @@
 """The results of a run as the table in `docs/faults.md`: `python -m tests.faults.results REPORT.xml …`.
 
-The reports are pytest's, in JUnit's older form, which has room for properties. A fault that was tried on several stores is one row.
+The reports are pytest's, in JUnit's older form, which has room for properties. A fault
+that was tried on several stores is one row.
 """
 
 import importlib
@@ -85,11 +86,13 @@ def table(results: Iterable[Result]) -> Iterator[str]:
         yield f"| {fault} | {at} | {stores} | {tries} | {', '.join(verdicts)} |"
 
 
-def main(report: str) -> None:
+def main(reports: Sequence[str]) -> None:
     """Rewrite the page's table."""
-    root = ET.parse(report).getroot()
-    results = [result for case in root.iter("testcase") if (result := Result.of(case)) is not None]
-    minutes = sum(float(suite.get("time", 0)) for suite in root.iter("testsuite")) / 60
+    roots = [ET.parse(report).getroot() for report in reports]
+    cases = [case for root in roots for case in root.iter("testcase")]
+    results = [result for case in cases if (result := Result.of(case)) is not None]
+    minutes = sum(float(suite.get("time", 0)) for root in roots for suite in root.iter("testsuite")) / 60
+    tries = sum(result.repetitions for result in results)
     kept = sum(result.verdict == "held" for result in results)
     summary = (
         f"The last run: {tries} tries in {len(results)} trials, of which {kept} held, in {minutes:.0f} minutes; "
