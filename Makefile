@@ -41,8 +41,10 @@ test: $(INSTALLED) ## Run the tests; the last lines say what was left out
 test-history: $(INSTALLED) ## Run the pipeline over the real input (TIDEMARK_HISTORY names the file)
 	pytest -m history tests/pipeline $(ARGS)
 
-faults: $(INSTALLED) ## Run only the tests that kill, pause and cut
-	pytest -m faults $(ARGS)
+faults: export TIDEMARK_TEST_FAULT_REPEATS ?= 20
+faults: $(INSTALLED) ## Try every fault, many times; writes the table in docs/faults.md
+	status=0; pytest -m faults -o junit_family=xunit1 --junitxml=$(VENV)/faults.xml $(ARGS) || status=$$?; \
+		python -m tests.faults.results $(VENV)/faults.xml; exit $$status
 
 check: $(INSTALLED) ## Lint, types, layers, dead code, dependencies
 	ruff check .

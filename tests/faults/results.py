@@ -9,7 +9,7 @@ import platform
 import re
 import sqlite3
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
 from xml.etree import ElementTree as ET
