@@ -18,6 +18,7 @@ from processor.messages import (
     Outcome,
     Plan,
     RecordedEvent,
+    Rejected,
     Rules,
     View,
 )
@@ -38,6 +39,8 @@ class LogHistory:
         self.events: list[RecordedEvent] = []
         self.versions: dict[str, int] = {}
         self.replies: dict[int, bytes] = {}
+        self.malformed: set[int] = set()
+        self.letters: set[int] = set()
         self.checkpoint = Checkpoint(epoch=0, next_offset=0, next_position=1, streams=0, chain=genesis(log))
         self.feed_position = 0
         self._won: set[tuple[str, int]] = set()
@@ -54,8 +57,9 @@ class LogHistory:
 
     @property
     def is_settled(self) -> bool:
-        """Whether every command has a reply, and every event is on the feed."""
-        return len(self.replies) == len(self.commands) and self.feed_position == len(self.events)
+        """Whether every command has a reply, every event is on the feed, and what is no command a dead letter."""
+        answered = len(self.replies) == len(self.commands) and self.letters == self.malformed
+        return answered and self.feed_position == len(self.events)
 
     def on_commit(self, plan: Plan, stored: Checkpoint) -> None:
         before = self.checkpoint
@@ -94,6 +98,8 @@ class LogHistory:
         self.versions[event.stream] = event.version
 
     def _on_outcome(self, offset: int, outcome: Outcome) -> None:
+        if isinstance(outcome, Rejected) and outcome.reason == "malformed":
+            self.malformed.add(offset)
         if not isinstance(outcome, Accepted):
             return
         of_outcome = self.events[outcome.first_position - 1 : outcome.last_position]
@@ -135,6 +141,13 @@ class LogHistory:
         self.demand(before == value, f"offset {offset} was answered {before!r}, and then {value!r}")
         if standing:
             self.replies[offset] = value
+
+    def on_letter(self, letter: SomeRecord) -> None:
+        offset = int(dict(letter.headers)["tidemark_offset"])
+        record = self.commands[offset]
+        self.demand(offset in self.malformed, f"offset {offset} has a dead letter and was not decided to be malformed")
+        self.demand((letter.key, letter.value) == (record.key, record.value), f"the dead letter of offset {offset}")
+        self.letters.add(offset)
 
     def on_acknowledge(self, offset: int, position: int, where: str) -> None:
         self.demand(
@@ -200,19 +213,22 @@ class Checker:
             self.histories[log].on_acknowledge(offset, 0, "in the group")
 
     def on_append(self, topic: str, partition: int, records: Sequence[SomeRecord]) -> None:
-        history = self._by_partition.get(partition)
+        history = self._by_partition[partition]
         kind = topic.rpartition(".")[2]
         for record in records:
             self._note(f"{topic}/{partition}@{record.offset}", record.key, _shown(kind, record))
-            if kind == "commands" and history is not None:
-                history.commands[record.offset] = record
-            elif kind == "events" and history is not None:
-                history.on_feed(record)
-            elif kind in {"results", "conflicts"} and history is not None:
-                history.on_reply(record, standing=True)
-            elif kind == "answers":
-                of_log = self._by_partition[decode_outcome(record.value or b"").partition]
-                of_log.on_reply(record, standing=False)
+            match kind:
+                case "commands":
+                    history.commands[record.offset] = record
+                case "events":
+                    history.on_feed(record)
+                case "results" | "conflicts":
+                    history.on_reply(record, standing=True)
+                case "dead-letters":
+                    history.on_letter(record)
+                case _:
+                    of_log = self._by_partition[decode_outcome(record.value or b"").partition]
+                    of_log.on_reply(record, standing=False)
 
     def on_crash(self, error: BaseException) -> None:
         """A pipeline that gives up has not kept its promises either."""
