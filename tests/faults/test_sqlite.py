@@ -1,23 +1,26 @@
-"""Faults of SQLite's file: locked, full, read-only, deleted, a torn WAL, a flipped byte."""
+"""Faults of SQLite's file: locked, full, read-only, deleted, a torn WAL, a flipped byte, writes that fail."""
 
+import asyncio
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
 
 from tests.faults.conftest import NewTrial
-from tests.faults.trial import FEWER, REPEATS, Trial
+from tests.faults.trial import FEWER, REPEATS, Trial, WorkerProcess
 from tests.servers import Kafka
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(90 + 40 * REPEATS)]
 
 FLIPS = 10
+DOES_NOT_ANSWER = "the store does not answer"
 
 
 @pytest.fixture
@@ -60,7 +63,7 @@ async def test_locked_by_someone_else(sqlite_trial: Trial) -> None:
             await trial.answers(10)
             with closing(sqlite3.connect(file_of(trial), isolation_level=None, timeout=30)) as other:
                 other.execute("BEGIN IMMEDIATE")
-                await worker.says("the store does not answer", times=repeat + 1)
+                await worker.says(DOES_NOT_ANSWER, times=repeat + 1)
                 other.execute("ROLLBACK")
             await trial.answers(10)
     await trial.holds()
@@ -73,7 +76,7 @@ async def test_full_disk(disk_trial: Trial, disk: Path) -> None:
         for repeat in trial.times(FEWER):
             await trial.answers(10)
             fill(disk / "filler")
-            await worker.says("the store does not answer", times=repeat + 1)
+            await worker.says(DOES_NOT_ANSWER, times=repeat + 1)
             (disk / "filler").unlink()
             remount(disk, f"size={8 + 4 * repeat}m")
             await trial.answers(10)
@@ -182,3 +185,40 @@ def find_all(data: bytes, text: bytes) -> list[int]:
 
 def flipped(data: bytes, at: int) -> bytes:
     return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
+@pytest.mark.parametrize("call", ["fdatasync", "pwrite64"])
+@pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
+async def test_failing_system_call(sqlite_trial: Trial, call: str, error: str) -> None:
+    """Writes and flushes of the file fail for a while, as on a broken or full disk."""
+    if shutil.which("strace") is None:
+        pytest.skip("needs strace")
+    trial = sqlite_trial
+    async with trial.load():
+        worker = await trial.worker()
+        for _ in trial.times(FEWER):
+            await trial.answers(10)
+            said = worker.said.count(DOES_NOT_ANSWER)
+            async with failing(worker, call, error):
+                await worker.says(DOES_NOT_ANSWER, times=said + 1)
+            await trial.answers(10)
+    await trial.holds()
+
+
+@asynccontextmanager
+async def failing(worker: WorkerProcess, call: str, error: str) -> AsyncIterator[None]:
+    """Let a system call of the worker's file I/O fail while the block runs."""
+    inject = ("-e", f"trace={call}", "-e", f"inject={call}:error={error}")
+    tracer = await asyncio.create_subprocess_exec(
+        "strace", "-f", "-p", str(worker.pid), "-o", os.devnull, *inject, stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        assert tracer.stderr is not None
+        attached = (await tracer.stderr.readline()).decode()
+        if "attached" not in attached:
+            pytest.skip(f"strace can't attach: {attached.strip()}")
+        yield
+    finally:
+        if tracer.returncode is None:
+            tracer.send_signal(signal.SIGINT)
+        await tracer.communicate()

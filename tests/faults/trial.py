@@ -7,15 +7,18 @@ import sqlite3
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import Any, Self
 
 import asyncpg
 import psutil
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
 
 from processor.failpoints import VARIABLE
 from processor.kafka.topics import create_topics
+from processor.names import DEFAULT_TENANT, TopicNames
 from processor.partition import partition_of
 from processor.settings import Settings
 from processor.stores.migrate import upgrade
@@ -40,6 +43,7 @@ WHERE application_name = 'tidemark' AND datname = current_database()
 """
 _POLL_S = 0.02
 _WAIT_S = 60.0
+_CLEAN_UP_S = 10.0
 
 
 async def until(holds: Callable[[], bool], within_s: float = _WAIT_S) -> None:
@@ -64,6 +68,10 @@ class WorkerProcess:
     def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
         self._process = process
         self._log = log
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     @property
     def said(self) -> str:
@@ -142,6 +150,18 @@ class Trial:
         for worker in self.workers:
             if not worker.has_ended:
                 await worker.end(signal.SIGKILL)
+        # A broker that other tests use as well has only so much room.
+        with suppress(KafkaError, TimeoutError):
+            async with asyncio.timeout(_CLEAN_UP_S):
+                await self._delete_topics()
+
+    async def _delete_topics(self) -> None:
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.settings.brokers)
+        try:
+            await admin.start()
+            await admin.delete_topics(TopicNames.of(self.settings.topic_prefix, DEFAULT_TENANT).all())
+        finally:
+            await admin.close()
 
     def times(self, count: int) -> Iterator[int]:
         """So many repetitions of the fault, which are counted for the report."""
