@@ -43,6 +43,7 @@ logger = structlog.get_logger(__name__)
 _RETRY_FIRST_S, _RETRY_MOST_S = 0.05, 2.0
 _BUSY_PAUSE_S = 0.02
 _HEADS_KEPT = 4_096
+_FEW_RECORDS = 256
 
 
 class Outlet(Protocol):
@@ -84,12 +85,15 @@ class OwnedLog:
 
     @property
     def wants_records(self) -> bool:
-        """At most one slice waits per log, and none while its publications pile up: the broker keeps the rest."""
-        return not self.slices and self.outlet.has_room
+        """Few records wait per log, and none while its publications pile up: the broker keeps the rest."""
+        return self.outlet.has_room and sum(len(piece.records) for piece in self.slices) < _FEW_RECORDS
 
     def take(self) -> Slice:
-        """The next slice, for a cycle."""
+        """What waits, as one slice, for a cycle."""
         piece = self.slices.popleft()
+        while self.slices and len(piece.records) < _FEW_RECORDS:
+            more = self.slices.popleft()
+            piece = Slice(piece.log, piece.seek, piece.begin, more.end, [*piece.records, *more.records])
         self.taken.append(piece)
         return piece
 
@@ -167,6 +171,7 @@ class Cycles:
     """The engine: owns the logs that are claimed, and runs cycles over them until it is cancelled.
 
     `on_lost` is called with a log that left: with None when it was fenced, else with the reason why it stands still.
+    `wanting` is set when a log may want records that did not before.
     """
 
     def __init__(
@@ -186,6 +191,7 @@ class Cycles:
         self._batch_size = batch_size
         self._linger_s = linger_s
         self._on_lost = on_lost
+        self.wanting = asyncio.Event()
         self._waiting = asyncio.Event()
         self._idle = asyncio.Condition()
         self._at_work: Counter[Log] = Counter()
@@ -195,6 +201,7 @@ class Cycles:
     def add(self, owned: OwnedLog) -> None:
         """Take a claimed log into the cycles."""
         self.logs[owned.log] = owned
+        self.wanting.set()
 
     async def remove(self, logs: Sequence[Log], timeout_s: float) -> None:
         """Take logs out of the cycles; returns when the running cycle has let go of them, or it takes too long.
@@ -225,6 +232,7 @@ class Cycles:
     def wake(self) -> None:
         """Look again at what waits: a log that had no room may have some now."""
         self._waiting.set()
+        self.wanting.set()
 
     # --- the loop
 
@@ -269,6 +277,7 @@ class Cycles:
             works.append(self._read(owned))
             count += len(works[-1].taken.records)
             self._at_work[owned.log] += 1
+        self.wanting.set()
         return works
 
     def _read(self, owned: OwnedLog) -> _Work:

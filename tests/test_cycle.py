@@ -119,10 +119,19 @@ async def test_offsets_without_records_are_passed_over(bench: Bench) -> None:
     bench.cycles.offer(piece(0, 1, end=5))
     bench.cycles.offer(piece(5, 1))
     async with bench.running():
-        while len(bench.outlet.publications) < 2:
-            bench.outlet.given.clear()
-            await bench.outlet.given.wait()
-    assert [publication.next_offset for publication in bench.outlet.publications] == [5, 6]
+        await bench.outlet.given.wait()
+    (publication,) = bench.outlet.publications
+    assert [outcome.offset for _, outcome in publication.answers] == [0, 5]
+    assert publication.next_offset == 6
+
+
+async def test_small_slices_that_wait_go_together_and_large_ones_alone(bench: Bench) -> None:
+    owned = await bench.own()
+    for begin, count in ((0, 2), (2, 300), (302, 300), (602, 1)):
+        bench.cycles.offer(piece(begin, count))
+    assert not owned.wants_records
+    assert [(owned.take().begin, len(owned.slices)) for _ in range(2)] == [(0, 2), (302, 1)]
+    assert owned.wants_records
 
 
 async def test_a_fenced_log_leaves_and_publishes_nothing(bench: Bench) -> None:
@@ -186,9 +195,9 @@ async def outcomes_of_three(bench: Bench, store: SlowStore) -> list[str]:
                 await asyncio.sleep(0)
         for _ in range(8):
             store.may_commit.release()
-        while len(bench.outlet.publications) < 3:
+        while len(answers := [answer for given in bench.outlet.publications for answer in given.answers]) < 3:
             await asyncio.sleep(0)
-    return [type(outcome).__name__ for given in bench.outlet.publications for _, outcome in given.answers]
+    return [type(outcome).__name__ for _, outcome in answers]
 
 
 async def test_a_cycle_is_decided_upon_what_the_one_before_it_will_leave(bench: Bench) -> None:

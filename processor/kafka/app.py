@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 import faust
@@ -18,6 +19,8 @@ from processor.kafka.slices import SCHEME, SliceConsumer, SliceSchema
 from processor.messages import Log, Slice
 from processor.names import TopicNames
 from processor.settings import Settings
+
+_WANT_NOTHING_S = 1.0
 
 
 class _ConsumerOnly(BootStrategy):
@@ -44,10 +47,15 @@ class SliceApp(faust.App):
         """The log that a partition of a commands topic is."""
         return Log(self.log_by_topic[topic], partition)
 
-    def wants_records(self, tps: set[TP]) -> set[TP]:
-        """The partitions to fetch now."""
+    async def wants_records(self, tps: set[TP]) -> set[TP]:
+        """The partitions to fetch now; where there is none, waits a while until there may be some."""
+        self.cycles.wanting.clear()
         logs = self.cycles.logs
-        return {tp for tp in tps if (owned := logs.get(self.log_of(*tp))) is not None and owned.wants_records}
+        wanted = {tp for tp in tps if (owned := logs.get(self.log_of(*tp))) is not None and owned.wants_records}
+        if not wanted:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.cycles.wanting.wait(), _WANT_NOTHING_S)
+        return wanted
 
     def on_out_of_range(self, log: Log, offset: int) -> None:
         """The broker has nothing at the offset that is next."""
@@ -113,6 +121,8 @@ def build_app(settings: Settings, names: Mapping[str, TopicNames]) -> SliceApp:
         group_instance_id=settings.group_instance_id,
         max_poll_records=settings.batch_size,
         max_partition_fetch_bytes=settings.fetch_partition_bytes,
+        # A log whose records were being taken when a fetch began is asked for again when that comes back.
+        fetch_max_wait_ms=100,
         session_timeout_ms=settings.session_timeout_ms,
         heartbeat_interval_ms=settings.session_timeout_ms // 10,
         rebalance_timeout_ms=60_000,

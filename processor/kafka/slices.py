@@ -46,8 +46,8 @@ class SliceHost(Protocol):
         """The log that a partition of a commands topic is."""
         ...
 
-    def wants_records(self, tps: set[TP]) -> set[TP]:
-        """The partitions to fetch now."""
+    async def wants_records(self, tps: set[TP]) -> set[TP]:
+        """The partitions to fetch now; where there is none, waits a while until there may be some."""
         ...
 
     def on_out_of_range(self, log: Log, offset: int) -> None:
@@ -197,9 +197,8 @@ class SliceConsumer(driver.Consumer):
         return {}
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:
-        wanted = cast(SliceHost, self.app).wants_records(active_partitions or set())
+        wanted = await cast(SliceHost, self.app).wants_records(active_partitions or set())
         if not wanted:
-            await asyncio.sleep(_SOME_LEFT_OUT_WAIT_S)
             return {}
         # A partition that is left out now may want records in a moment: don't wait long without it.
         wait_s = _FETCH_WAIT_S if wanted == active_partitions else _SOME_LEFT_OUT_WAIT_S
