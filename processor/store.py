@@ -65,7 +65,8 @@ class Store(Protocol):
         """Write all plans that can be written, in one transaction, each if its log still stands at `plan.before`.
 
         That is: same epoch, same next offset. At most one plan per log. The plans of fenced and busy logs leave no
-        trace and do not hold up the others. What is acknowledged stays as it is, unless a plan begins a new incarnation.
+        trace and do not hold up the others. What is acknowledged stays as it is, unless a plan begins a new
+        incarnation.
         """
         ...
 

@@ -90,7 +90,8 @@ class Ownership:
         self._publisher = publisher
         self._partitions = partitions
         self._retention_ms = retention_ms
-        self._rebuild = rebuild
+        # The store is behind what was published, and is brought up from the log: on request, or as it is in memory.
+        self._rebuilding = rebuild or not store.durable
         self._on_crash = on_crash
         self._running: dict[Log, _Running] = {}
         self._claims: set[asyncio.Task[None]] = set()
@@ -179,6 +180,7 @@ class Ownership:
                 checkpoints = await self._store.claim(logs)
                 await reach(FailPoint.AFTER_CLAIM)
                 found = await self._find(logs, await self._source.group_offsets(logs))
+                overtaken = await self._overtaken({log: (checkpoints[log], found[log]) for log in logs})
             except (StoreUnreachable, KafkaError, TimeoutError) as error:
                 logger.warning("the logs can't be claimed yet, trying again", error=repr(error), logs=len(logs))
                 for log in logs:
@@ -191,8 +193,25 @@ class Ownership:
                     self._start_claim(logs[1::2])
                     return
             else:
-                await self._begin_all({log: (checkpoints[log], found[log]) for log in self._still(claiming)})
+                still = self._still(claiming)
+                self._start_claim([log for log in still if log in overtaken], after_s=_RETRY_S)
+                await self._begin_all({log: (checkpoints[log], found[log]) for log in still if log not in overtaken})
                 return
+
+    async def _overtaken(self, claimed: Mapping[Log, tuple[Checkpoint, Found]]) -> set[Log]:
+        """The logs that do not fit only because another owner has claimed them since, and gone on."""
+        suspects = [log for log, state in claimed.items() if self._misfit(log, *state) is not None]
+        if not suspects:
+            return set()
+        now = await self._store.checkpoints()
+        return {log for log in suspects if now[log].epoch != claimed[log][0].epoch}
+
+    def _misfit(self, log: Log, checkpoint: Checkpoint, found: Found) -> Misfit | None:
+        try:
+            check_fit(log, checkpoint, found, rebuilding=self._rebuilding)
+        except Misfit as misfit:
+            return misfit
+        return None
 
     def _still(self, claiming: Mapping[Log, LogStatus]) -> list[Log]:
         return [log for log, status in claiming.items() if self.statuses.get(log) is status]
@@ -208,14 +227,12 @@ class Ownership:
         await self.revoked(gone)
 
     def _begin(self, log: Log, checkpoint: Checkpoint, found: Found) -> OwnedLog | None:
-        rebuilding = self._rebuild or not self._store.durable
-        try:
-            check_fit(log, checkpoint, found, rebuilding=rebuilding)
-        except Misfit as misfit:
+        misfit = self._misfit(log, checkpoint, found)
+        if misfit is not None:
             self.stop(log, misfit)
             return None
         answered = max(checkpoint.acknowledged_offset, found.acknowledged or 0)
-        reply_from = answered if rebuilding else min(answered, checkpoint.next_offset)
+        reply_from = answered if self._rebuilding else min(answered, checkpoint.next_offset)
         feed_position = max(found.feed_position, checkpoint.acknowledged_position)
         publisher = self._publisher(log, feed_position, reply_from)
         task = asyncio.create_task(publisher.run(self._store.read_log, checkpoint.next_position - 1))

@@ -14,6 +14,7 @@ from processor.messages import Limits, Log, Rules, Slice
 from processor.store import Store
 from tests.simulation.broker import NAMES, REPLY_TOPIC, BrokerClient
 from tests.simulation.chance import Chance
+from tests.simulation.checker import Violation
 from tests.simulation.group import Assign, Group, Member
 
 LIMITS = Limits(events=4)
@@ -40,7 +41,7 @@ class SimulatedWorker:
         self._member = Member(name)
         self._source = _Source(machine, self._member)
         self._fetched: asyncio.Queue[Slice] = asyncio.Queue()
-        self.ownership = Ownership(
+        self.ownership = _Ownership(
             machine.store,
             self._source,
             machine.client.find,
@@ -127,6 +128,13 @@ class SimulatedWorker:
                 self.cycles.offer(piece)
             except Misfit as misfit:
                 self.ownership.stop(piece.log, misfit)
+
+
+class _Ownership(Ownership):
+    """No log may stand still: there is nothing here for an operator to choose."""
+
+    def stop(self, log: Log, why: Misfit) -> None:
+        raise Violation(f"a log stands still: {why}")
 
 
 class _Source:

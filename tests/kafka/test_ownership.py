@@ -1,0 +1,59 @@
+"""Claims, on the memory store: what happens to a log between its claim and its beginning."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from processor.cycle import Cycles
+from processor.fit import Found
+from processor.kafka.ownership import Ownership
+from processor.kafka.publish import LogPublisher, Outbound
+from processor.messages import Limits, Log, Rules
+from processor.names import TopicNames
+from processor.stores.memory import MemoryStore
+from tests.stores.logs import LOG, commit, ship
+
+
+class DurableStore(MemoryStore):
+    durable = True
+
+
+class Source:
+    async def group_offsets(self, logs: Sequence[Log]) -> dict[Log, int | None]:
+        return dict.fromkeys(logs)
+
+    async def seek(self, seeks: Mapping[Log, tuple[int, int]]) -> set[Log]:
+        return set()
+
+    async def commit(self, offsets: Mapping[Log, int]) -> bool:
+        return True
+
+
+async def test_a_log_that_another_owner_went_on_with_during_the_claim_is_claimed_again_not_stopped() -> None:
+    store = DurableStore()
+    finds = 0
+
+    async def find(logs: Sequence[Log], group_offsets: Mapping[Log, int | None]) -> dict[Log, Found]:
+        nonlocal finds
+        finds += 1
+        if finds == 1:
+            # One that is taken for dead, but lives: claims late, decides and publishes.
+            await commit(store, LOG, (await store.claim([LOG]))[LOG], ship(LOG, 1))
+        return {LOG: Found(begin=0, end=1, acknowledged=None, feed_position=1)}
+
+    def publisher(log: Log, feed_position: int, reply_from: int) -> LogPublisher:
+        outbound = Outbound({}, compression=None, max_record_bytes=1_000_000)
+        return LogPublisher(
+            log, outbound, TopicNames.of("t.", "default"), is_allowed=lambda _: False, feed_position=feed_position,
+            reply_from=reply_from, backlog=10, on_room=lambda: None,
+        )  # fmt: skip
+
+    ownership = Ownership(
+        store, Source(), find, publisher, partitions=4, retention_ms=1_000, rebuild=False, on_crash=lambda _: None
+    )
+    ownership.cycles = Cycles(store, Rules(4), Limits(), batch_size=10, on_lost=ownership.lost)
+    ownership.assigned([LOG])
+    async with asyncio.timeout(5):
+        while ownership.statuses[LOG].state == "claiming":
+            await asyncio.sleep(0.01)
+    assert (ownership.statuses[LOG].state, finds) == ("running", 2), ownership.statuses[LOG].reason
+    await ownership.close()
