@@ -477,3 +477,5 @@ def faults(path: str) -> Iterator[None]:
         if code in _UNREACHABLE:
             raise StoreUnreachable(f"{path}: {cause}") from None
         raise
+    except UnicodeDecodeError:
+        raise StoreDamaged(f"{path}: a text in it is not UTF-8") from None
