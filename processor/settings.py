@@ -106,7 +106,7 @@ class Settings(BaseSettings):
     store: StoreUrl = _field(
         "sqlite:///./tidemark.db",
         "Where events are kept.",
-        allowed="memory:, sqlite:///PATH, postgresql://USER:PASSWORD@HOST/DATABASE or rocksdb:///PATH",
+        allowed="memory:, sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE",
     )
     tenants: Annotated[list[Tenant], NoDecode, Items, Field(min_length=1)] = _field(
         [DEFAULT_TENANT],
