@@ -51,7 +51,7 @@ class Result(Struct):
             module=module,
             fault=match["name"].replace("_", " "),
             at=" ".join(part for part in parameters if part not in _STORES),
-            store=stores[0] if stores else ("sqlite" if module == "test_sqlite" else "postgres"),
+            store=stores[0] if stores else ("sqlite" if "sqlite" in f"{module} {match['name']}" else "postgres"),
             repetitions=int(given.get("repetitions") or 0),
             verdict=_verdict(case),
         )
