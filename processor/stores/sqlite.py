@@ -10,8 +10,8 @@ import asyncio
 import fcntl
 import os
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from functools import cache
 from itertools import chain, repeat
 from pathlib import Path
@@ -219,8 +219,8 @@ class SqliteStore:
         return {log: found[log] for log in logs}
 
     async def load(self, wanted: Mapping[Log, Wanted]) -> dict[Log, View]:
-        transaction = self._read if self._read_only else self._write
-        return await transaction(lambda connection: self._load(connection, wanted))
+        run = self._read if self._read_only else self._look
+        return await run(lambda connection: self._load(connection, wanted))
 
     async def _load(self, connection: AsyncConnection, wanted: Mapping[Log, Wanted]) -> dict[Log, View]:
         tenants = await self._tenants_of(connection, wanted)
@@ -232,10 +232,30 @@ class SqliteStore:
         return views.by_log
 
     async def commit(self, plans: Sequence[Plan]) -> dict[Log, Committed]:
-        return await self._write(lambda connection: self._commit(connection, plans))
+        logs = [plan.log for plan in plans]
+        tenants = self._tenants
+        if not tenants.keys() >= {log.tenant for log in logs}:
+            tenants = await self._look(lambda connection: self._tenants_of(connection, logs))
+        return await asyncio.shield(
+            self._to_end(self._begun, lambda connection: self._commit(connection, tenants, plans))
+        )
 
-    async def _commit(self, connection: AsyncConnection, plans: Sequence[Plan]) -> dict[Log, Committed]:
-        tenants = await self._tenants_of(connection, [plan.log for plan in plans])
+    @asynccontextmanager
+    async def _begun(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction of the writer, begun and ended by one thread hop each: SQLAlchemy takes four for a BEGIN."""
+        async with self._open_writer.connect() as connection:
+            driver = await _driver(connection)
+            await driver.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                await driver.rollback()
+                raise
+            await driver.commit()
+
+    async def _commit(
+        self, connection: AsyncConnection, tenants: Mapping[str, int], plans: Sequence[Plan]
+    ) -> dict[Log, Committed]:
         asked = [(tenants[plan.log.tenant], plan.log.partition) for plan in plans if plan.log.tenant in tenants]
         places = {
             (tenant, partition): place for tenant, partition, *place in await _look_up(connection, _PLACES, asked)
@@ -299,16 +319,26 @@ class SqliteStore:
 
         A connection given up in the middle of a write would have a second one writing beside it.
         """
+        return await asyncio.shield(self._to_end(self._open_writer.begin, work))
+
+    async def _look(self, work: Callable[[AsyncConnection], Awaitable[_Result]]) -> _Result:
+        """Read by the writer's connection: nobody writes meanwhile, so that it needs no transaction."""
+        return await asyncio.shield(self._to_end(self._open_writer.connect, work))
+
+    @property
+    def _open_writer(self) -> AsyncEngine:
         if self._writer is None:
             raise TidemarkError("the store is closed, or was opened for reading only")
-        return await asyncio.shield(self._write_to_end(self._writer, work))
+        return self._writer
 
-    async def _write_to_end(
-        self, writer: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[_Result]]
+    async def _to_end(
+        self,
+        connect: Callable[[], AbstractAsyncContextManager[AsyncConnection]],
+        work: Callable[[AsyncConnection], Awaitable[_Result]],
     ) -> _Result:
         async with self._writing:
             with faults(self._path):
-                async with writer.begin() as connection:
+                async with connect() as connection:
                     return await work(connection)
 
     async def _read(self, work: Callable[[AsyncConnection], Awaitable[_Result]]) -> _Result:
