@@ -236,9 +236,12 @@ class Ownership:
         feed_position = max(found.feed_position, checkpoint.acknowledged_position)
         if found.feed_position < checkpoint.acknowledged_position:
             logger.warning(
-                "the feed has lost events that were on it, and goes on behind them: to have them again, end the workers "
-                "and run `tidemark recover republish` before the log's next event", log=str(log), feed=found.feed_position, was=checkpoint.acknowledged_position,
-            )  # fmt: skip
+                "the feed has lost events that were on it, and goes on behind them: to have them again, end the "
+                "workers and run `tidemark recover republish` before the log's next event",
+                log=str(log),
+                feed=found.feed_position,
+                was=checkpoint.acknowledged_position,
+            )
         publisher = self._publisher(log, feed_position, reply_from)
         task = asyncio.create_task(publisher.run(self._store.read_log, checkpoint.next_position - 1))
         task.add_done_callback(self._crash_of)
