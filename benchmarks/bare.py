@@ -22,10 +22,11 @@ from asyncpg.pgproto.pgproto import UUID
 
 from benchmarks.load import PARTITIONS, commands
 from benchmarks.ready import Outgoing, Ready, ready
+from processor.cli.serving import tune_interpreter
 from processor.kafka.connection import client_options
 from processor.names import DEFAULT_TENANT, TopicNames
 from processor.settings import Settings, load_settings
-from processor.stores.sqlite import writer_engine
+from processor.stores.sqlite import add_events, writer_engine
 from processor.stores.tables import events, id_bytes
 
 READY = "ready to read"
@@ -48,6 +49,8 @@ async def path(settings: Settings, count: int) -> None:
         say_ready()
         _read_from_start(consumer, names.commands)
         await _move(settings, consumer, producer, insert, names, made, count)
+        # Whoever watches from outside has yet to read what it has cost.
+        await asyncio.Event().wait()
 
 
 async def _move(
@@ -155,12 +158,11 @@ async def _postgres(settings: Settings) -> AsyncIterator[Insert]:
 
 @asynccontextmanager
 async def _sqlite(settings: Settings) -> AsyncIterator[Insert]:
-    statement = f"INSERT INTO events ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
     engine = writer_engine(settings.store.removeprefix("sqlite:///"), settings.durability)
 
     async def insert(rows: Sequence[tuple[Any, ...]]) -> None:
         async with engine.begin() as connection:
-            await connection.exec_driver_sql(statement, list(rows))
+            await add_events(connection, list(rows))
 
     try:
         yield insert
@@ -170,6 +172,7 @@ async def _sqlite(settings: Settings) -> AsyncIterator[Insert]:
 
 def main() -> None:
     settings = load_settings()
+    tune_interpreter()
     match sys.argv[1:]:
         case ["path", count]:
             uvloop.run(path(settings, int(count)))

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -42,7 +43,7 @@ class CannotRun(Exception):
     """This machine lacks what the server needs; the text says what."""
 
 
-class Server:
+class Server(ABC):
     """A server process with a data folder, a port and a log of its own. The folder goes when `close` is called."""
 
     name: str
@@ -132,11 +133,11 @@ class Server:
         except psutil.NoSuchProcess:
             return []
 
-    def _prepare(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _prepare(self) -> None: ...
 
-    def _spawn(self, log: int) -> subprocess.Popen[bytes]:
-        raise NotImplementedError
+    @abstractmethod
+    def _spawn(self, log: int) -> subprocess.Popen[bytes]: ...
 
 
 def _is_alive(process: psutil.Process) -> bool:

@@ -34,8 +34,7 @@ def serve(settings: Settings, *, rebuild: bool) -> None:
 
 
 async def _serve(worker: Worker, stall_timeout_s: float) -> None:
-    _rest_the_garbage_collector()
-    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    tune_interpreter()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _stop, worker, number)
@@ -45,14 +44,16 @@ async def _serve(worker: Worker, stall_timeout_s: float) -> None:
     logger.info("the worker has ended")
 
 
-def _rest_the_garbage_collector() -> None:
-    """Look for cyclic garbage rarely: records, events and outcomes are many and alive at once, and form no cycles.
+def tune_interpreter() -> None:
+    """Look for cyclic garbage rarely, and let threads change more often.
 
-    With Python's defaults the collector takes a third of a busy worker's time to find nothing.
+    Records, events and outcomes are many and alive at once, and form no cycles: with Python's defaults the collector
+    takes a third of a busy worker's time to find nothing.
     """
     gc.collect()
     gc.freeze()
     gc.set_threshold(200_000, 50, 1_000)
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
 
 
 def _stop(worker: Worker, number: signal.Signals) -> None:

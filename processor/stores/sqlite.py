@@ -266,7 +266,7 @@ class SqliteStore:
             if places.get((tenants.get(plan.log.tenant), plan.log.partition))
             == [plan.before.epoch, plan.before.next_offset]
         ]
-        await _add_events(connection, [row for tenant, plan in good for row in event_rows(tenant, plan, id_bytes)])
+        await add_events(connection, [row for tenant, plan in good for row in event_rows(tenant, plan, id_bytes)])
         for statement, rows_of in _WRITES:
             await reach(FailPoint.WITHIN_COMMIT)
             rows = [row for tenant, plan in good for row in rows_of(tenant, plan)]
@@ -384,7 +384,7 @@ _WRITES: tuple[tuple[str, Callable[[int, Plan], list[Row]]], ...] = (
 )
 
 
-async def _add_events(connection: AsyncConnection, rows: list[Row]) -> None:
+async def add_events(connection: AsyncConnection, rows: list[Row]) -> None:
     """Add events, many rows a statement.
 
     For every row of `executemany`, sqlite3 takes the interpreter's lock again, and waits for it while the worker
