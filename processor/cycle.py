@@ -132,6 +132,39 @@ class OwnedLog:
         self.tip = self.checkpoint
 
 
+class CycleMeter:
+    """Is told of the stations of one cycle, each when it is behind; this one keeps nothing (`telemetry`)."""
+
+    def loaded(self) -> None:
+        """The store has said what the decision depends on."""
+
+    def decided(self) -> None:
+        """The plans are made, and wait until the cycle before is committed."""
+
+    def committing(self) -> None:
+        """It is this cycle's turn at the store."""
+
+    def committed(self, plans: Mapping[Log, Plan], results: Mapping[Log, Committed]) -> None:
+        """How the commits of these plans ended."""
+
+
+class Meter:
+    """Is told how the cycles go: once for a cycle or a log's share of it, never for each command."""
+
+    def owning(self, owned: OwnedLog) -> None:
+        """A log that was claimed takes part from now on."""
+
+    def received(self, piece: Slice) -> None:
+        """A slice waits in line."""
+
+    def cycle(self, taken: Sequence[tuple[Slice, Wanted]]) -> CycleMeter:  # noqa: ARG002 — for those that override
+        """A cycle begins with these slices, and wants this of the store."""
+        return CycleMeter()
+
+    def store_failed(self) -> None:
+        """The store did not answer; it is asked again."""
+
+
 class _Work(Struct):
     """A log's share of a cycle: what was taken, read, and what came of it.
 
@@ -171,7 +204,7 @@ class Cycles:
     """The engine: owns the logs that are claimed, and runs cycles over them until it is cancelled.
 
     `on_lost` is called with a log that left: with None when it was fenced, else with the reason why it stands still.
-    `wanting` is set when a log may want records that did not before.
+    `wanting` is set when a log may want records that did not before. `meter` is told how it goes.
     """
 
     def __init__(
@@ -183,6 +216,7 @@ class Cycles:
         batch_size: int,
         linger_s: float = 0.0,
         on_lost: Callable[[OwnedLog, Misfit | None], None],
+        meter: Meter | None = None,
     ) -> None:
         self.logs: dict[Log, OwnedLog] = {}
         self._store = store
@@ -191,6 +225,7 @@ class Cycles:
         self._batch_size = batch_size
         self._linger_s = linger_s
         self._on_lost = on_lost
+        self._meter = meter or Meter()
         self.wanting = asyncio.Event()
         self._waiting = asyncio.Event()
         self._idle = asyncio.Condition()
@@ -201,6 +236,7 @@ class Cycles:
     def add(self, owned: OwnedLog) -> None:
         """Take a claimed log into the cycles."""
         self.logs[owned.log] = owned
+        self._meter.owning(owned)
         self.wanting.set()
 
     async def remove(self, logs: Sequence[Log], timeout_s: float) -> None:
@@ -227,6 +263,7 @@ class Cycles:
             )
         owned.slices.append(piece)
         owned.read_offset = piece.end
+        self._meter.received(piece)
         self._waiting.set()
 
     def wake(self) -> None:
@@ -254,10 +291,11 @@ class Cycles:
                 if not works:
                     self._waiting.clear()
                     continue
-                ready = await self._decide(works)
+                meter = self._meter.cycle([(work.taken, work.wanted) for work in works])
+                ready = await self._decide(works, meter)
                 if committing is not None:
                     await committing
-                committing = asyncio.create_task(self._commit_all(ready))
+                committing = asyncio.create_task(self._commit_all(ready, meter))
                 committing.add_done_callback(lambda _: self._waiting.set())
         finally:
             if committing is not None:
@@ -295,15 +333,17 @@ class Cycles:
         ]
         return _Work(owned, owned.starts, list(owned.pending), _wanted(owned, old, new), piece, old, new)
 
-    async def _decide(self, works: list[_Work]) -> list[_Work]:
+    async def _decide(self, works: list[_Work], meter: CycleMeter) -> list[_Work]:
         """Plan each log's share; those that do not fit leave."""
         views = await self._load(works)
+        meter.loaded()
         ready: list[_Work] = []
         for work in works:
             if not work.is_void and self._plan(work, views[work.owned.log]):
                 ready.append(work)
             else:
                 await self._let_go(work)
+        meter.decided()
         return ready
 
     def _plan(self, work: _Work, view: View) -> bool:
@@ -324,9 +364,12 @@ class Cycles:
             owned.planned(work.plan)
         return True
 
-    async def _commit_all(self, works: list[_Work]) -> None:
+    async def _commit_all(self, works: list[_Work], meter: CycleMeter) -> None:
         standing = [work for work in works if not work.is_void]
-        results = await self._commit({work.owned.log: work.plan for work in standing if work.plan is not None})
+        plans = {work.owned.log: work.plan for work in standing if work.plan is not None}
+        meter.committing()
+        results = await self._commit(plans)
+        meter.committed(plans, results)
         for work in standing:
             if not work.is_void:
                 self._finish(work, results.get(work.owned.log, Committed.YES))
@@ -372,6 +415,7 @@ class Cycles:
             try:
                 return await self._store.load(of_logs)
             except StoreUnreachable as error:
+                self._meter.store_failed()
                 pause_s = await _wait_for_store(error, pause_s)
 
     async def _commit(self, plans: dict[Log, Plan]) -> dict[Log, Committed]:
@@ -392,6 +436,7 @@ class Cycles:
                     await asyncio.sleep(_BUSY_PAUSE_S)
             except StoreUnreachable as error:
                 unknown = True
+                self._meter.store_failed()
                 pause_s = await _wait_for_store(error, pause_s)
             left = {log: plan for log, plan in left.items() if log not in results}
             if left:

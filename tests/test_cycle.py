@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from processor.cycle import Cycles, OwnedLog
+from processor.cycle import CycleMeter, Cycles, Meter, OwnedLog
 from processor.errors import Misfit, StoreUnreachable
 from processor.messages import Accepted, Checkpoint, Limits, Log, Plan, Publication, Rules, Slice, View, Wanted
 from processor.partition import partition_of
@@ -38,6 +38,38 @@ def piece(begin: int, count: int = 1, seek: int = 1, end: int | None = None) -> 
     return Slice(LOG, seek, begin, begin + count if end is None else end, records)
 
 
+class Told(Meter, CycleMeter):
+    """A meter that keeps what it is told, in order."""
+
+    def __init__(self) -> None:
+        self.stations: list[object] = []
+
+    def owning(self, owned: OwnedLog) -> None:
+        self.stations.append(("owning", owned.log))
+
+    def received(self, piece: Slice) -> None:
+        self.stations.append(("received", piece.begin))
+
+    def cycle(self, taken: Sequence[tuple[Slice, Wanted]]) -> CycleMeter:
+        self.stations.append(("cycle", [(piece.begin, piece.end, list(wanted.event_ids)) for piece, wanted in taken]))
+        return self
+
+    def loaded(self) -> None:
+        self.stations.append("loaded")
+
+    def decided(self) -> None:
+        self.stations.append("decided")
+
+    def committing(self) -> None:
+        self.stations.append("committing")
+
+    def committed(self, plans: Mapping[Log, Plan], results: Mapping[Log, Committed]) -> None:
+        self.stations.append(("committed", [len(plan.answers) for plan in plans.values()], dict(results)))
+
+    def store_failed(self) -> None:
+        self.stations.append("store_failed")
+
+
 class Bench:
     def __init__(self) -> None:
         self.use(MemoryStore())
@@ -46,12 +78,14 @@ class Bench:
         self.store = store
         self.outlet = Kept()
         self.lost: list[tuple[OwnedLog, Misfit | None]] = []
+        self.told = Told()
         self.cycles = Cycles(
             self.store,
             Rules(PARTITIONS),
             Limits(),
             batch_size=100,
             on_lost=lambda owned, why: self.lost.append((owned, why)),
+            meter=self.told,
         )
 
     async def own(self) -> OwnedLog:
@@ -86,6 +120,17 @@ async def test_what_is_offered_is_decided_committed_and_handed_on(bench: Bench) 
     assert [event.position for event in publication.events] == [1, 2, 3]
     assert (publication.next_offset, publication.last_position) == (3, 3)
     assert (await bench.store.checkpoints())[LOG].next_offset == 3
+
+
+async def test_the_meter_is_told_of_each_station_once(bench: Bench) -> None:
+    await bench.own()
+    bench.cycles.offer(piece(0, 3))
+    async with bench.running():
+        await bench.outlet.given.wait()
+    assert bench.told.stations == [
+        ("owning", LOG), ("received", 0), ("cycle", [(0, 3, [STREAM])]), "loaded", "decided", "committing",
+        ("committed", [3], {LOG: Committed.YES}),
+    ]  # fmt: skip
 
 
 async def test_a_log_without_room_waits_and_goes_on_when_it_is_woken(bench: Bench) -> None:
@@ -245,3 +290,4 @@ async def test_a_commit_of_unknown_end_is_settled_by_the_checkpoint_even_while_i
     (publication,) = bench.outlet.publications
     assert [type(outcome) for _, outcome in publication.answers] == [Accepted] * 2
     assert bench.lost == []
+    assert bench.told.stations.count("store_failed") == 1
