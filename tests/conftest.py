@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -15,6 +16,25 @@ _LEFT_OUT = pytest.StashKey[list[str]]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_LEFT_OUT] = []
+    if config.pluginmanager.hasplugin("dsession"):
+        config.pluginmanager.register(_FromOthers(config.stash[_LEFT_OUT]))
+
+
+class _FromOthers:
+    """What was left out in the processes of a run that has several."""
+
+    def __init__(self, left_out: list[str]) -> None:
+        self._left_out = left_out
+
+    @pytest.hookimpl
+    def pytest_testnodedown(self, node: Any) -> None:
+        found: list[str] = getattr(node, "workeroutput", {}).get("left_out", [])
+        self._left_out += [line for line in found if line not in self._left_out]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if (output := getattr(session.config, "workeroutput", None)) is not None:
+        output["left_out"] = session.config.stash[_LEFT_OUT]
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -5,6 +5,7 @@
 """
 
 import asyncio
+import fcntl
 import importlib.util
 import os
 import pwd
@@ -21,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from random import SystemRandom
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -37,6 +39,8 @@ _JAVA = 17
 _START_S = 60.0
 _STOP_S = 20.0
 _POLL_S = 0.02
+_PORTS = range(20_000, 32_000)
+_PORT_TRIES = 100
 
 
 class CannotRun(Exception):
@@ -314,11 +318,18 @@ def fresh_database(server_url: str, name: str) -> Iterator[str]:
 
 
 def free_port() -> int:
-    """A port of the loopback address that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of the loopback address that nobody listens on.
+
+    Not one of those that the kernel gives to outgoing connections: a server that is away for a while would find its
+    port taken.
+    """
+    # Tests that run at the same time share the seed of `random`.
+    for port in SystemRandom().sample(_PORTS, _PORT_TRIES):
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise CannotRun("no port is free")
 
 
 def in_thread(work: Coroutine[Any, Any, None]) -> None:
@@ -360,11 +371,13 @@ def kafka_libs() -> Path:
     """The folder with Kafka's jars, brought by Maven the first time and kept in the user's cache."""
     _check_java()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tidemark" / f"kafka-{KAFKA}"
-    if not cache.exists():
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache.parent) as folder:
-            _fetch_jars(Path(folder))
-            with suppress(FileExistsError):
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    with cache.with_suffix(".lock").open("w") as lock:
+        # Held until the file is closed. Another process may be fetching them right now.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not cache.exists():
+            with tempfile.TemporaryDirectory(dir=cache.parent) as folder:
+                _fetch_jars(Path(folder))
                 (Path(folder) / "libs").rename(cache)
     return cache
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from processor.failpoints import FailPoint
-from tests.faults.trial import FEWER, REPEATS, Trial, until
+from tests.faults.trial import FEWER, MANY, Trial, until
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(60 + 30 * REPEATS)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(60 + 30 * MANY)]
 
 # A name that outlives the process: the next one has the logs back at once, without waiting for a session to end.
 SAME_WORKER: Any = {"TIDEMARK_GROUP_INSTANCE_ID": "worker-1"}
@@ -23,7 +23,7 @@ async def test_killed(trial: Trial, point: FailPoint) -> None:
     on_postgres = trial.settings.store.startswith("postgresql:")
     many = point is FailPoint.WITHIN_COMMIT and on_postgres
     async with trial.load(most_events=MANY_EVENTS if many else 3, clients=4):
-        for repeat in trial.times(REPEATS):
+        for repeat in trial.times(MANY):
             # At another time of its life in each repetition, from the first on.
             time = 1 if point in AT_CLAIM | AT_THE_END else 1 + repeat % 7
             worker = await trial.worker(f"{point.value}=kill@{time}", ready=False, **SAME_WORKER)
@@ -45,7 +45,7 @@ HELD_AT = ["before_commit", "after_commit", "before_feed", "before_replies", "af
 async def test_held_past_its_session_and_let_go_again(postgres_trial: Trial, point: str) -> None:
     trial = postgres_trial
     async with trial.load():
-        for repeat in trial.times(FEWER):
+        for repeat in trial.times(MANY):
             zombie = await trial.worker(f"{point}=pause@{2 + repeat % 7}", ready=False)
             await until(lambda: zombie.is_stopped)  # noqa: B023 - awaited before the next one
             successor = await trial.worker()

@@ -27,10 +27,13 @@ from tests.faults.evidence import collect, lag_is_zero
 from tests.faults.history import Load, Recorder
 
 PARTITIONS = 4
-REPEATS = int(os.environ.get("TIDEMARK_TEST_FAULT_REPEATS", "1"))
-"""How often each fault is tried."""
+MANY = int(os.environ.get("TIDEMARK_TEST_FAULT_REPEATS", "1"))
+"""How often a worker is killed at each point, and held at each past its session."""
 
-FEWER = max(1, REPEATS // 5)
+REPEATS = max(1, MANY // 4)
+"""How often any other fault is tried."""
+
+FEWER = max(1, MANY // 10)
 """How often those are that take longer, or that other tests repeat as well."""
 
 SESSION_MS = 6_000
