@@ -17,7 +17,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help install demo test test-history faults check format bench clean
+.PHONY: help install demo test test-history security-test faults check format bench clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 15
@@ -42,6 +42,9 @@ test: $(INSTALLED) ## Run the tests; the last lines say what was left out
 
 test-history: $(INSTALLED) ## Run the pipeline over the real input (TIDEMARK_HISTORY names the file)
 	pytest -m history tests/pipeline $(ARGS)
+
+security-test: $(INSTALLED) ## Try what each role and account can do, and can't, at a real broker and PostgreSQL
+	pytest tests/security $(ARGS)
 
 faults: export TIDEMARK_TEST_FAULT_REPEATS ?= 20
 faults: export TIDEMARK_TEST_SEEDS ?= 20000

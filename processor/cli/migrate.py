@@ -1,4 +1,8 @@
-"""`tidemark migrate up` and `tidemark migrate status`."""
+"""`tidemark migrate up`, `tidemark migrate status` and `tidemark migrate grants`."""
+
+import re
+from collections import defaultdict
+from typing import Annotated
 
 import typer
 
@@ -19,7 +23,9 @@ from processor.errors import SettingsError
 
 _MEMORY = "memory:"
 
-app = subcommands("Make the store's schema, or see where it is.")
+app = subcommands(
+    "Make the store's schema, see where it is, or print the SQL that gives PostgreSQL's roles their rights."
+)
 
 
 @app.command()
@@ -81,3 +87,38 @@ def status(
         show(f"{has}; {needed} is needed: run `tidemark migrate up`")
     if found != needed:
         raise typer.Exit(NO)
+
+
+@app.command()
+@command
+def grants(
+    worker: Annotated[
+        str | None, typer.Option("--worker", metavar="ROLE", help="The role of workers, and of who runs `recover`.")
+    ] = None,
+    reader: Annotated[
+        list[str] | None, typer.Option("--reader", metavar="ROLE", help="A role that reads every tenant's events.")
+    ] = None,
+    tenant_reader: Annotated[
+        list[str] | None,
+        typer.Option("--tenant-reader", metavar="TENANT=ROLE", help="A role that reads one tenant's events alone."),
+    ] = None,
+) -> None:
+    """Print the SQL that gives PostgreSQL's roles what they need, and no more.
+
+    The owner of the tables runs it after `migrate up`; the roles have to exist, the worker's with BYPASSRLS. Changes
+    nothing by itself, and nothing when it is run twice.
+
+    Example: tidemark migrate grants --worker tidemark_worker --tenant-reader acme=acme_reader | psql
+    """
+    from processor.names import TENANT_NAME  # noqa: PLC0415
+    from processor.stores.grants import grants_sql  # noqa: PLC0415
+
+    tenants: defaultdict[str, list[str]] = defaultdict(list)
+    for given in tenant_reader or []:
+        match = re.fullmatch(rf"({TENANT_NAME.pattern})=(.+)", given)
+        if match is None:
+            raise SettingsError(f"--tenant-reader is {given!r}, but must be TENANT=ROLE.")
+        tenants[match[2]].append(match[1])
+    if worker is None and not reader and not tenants:
+        raise SettingsError("Name a role: --worker, --reader or --tenant-reader.")
+    show(grants_sql(worker, reader or [], tenants))

@@ -24,7 +24,7 @@ from processor.errors import SchemaMismatch, SettingsError, StoreDamaged, StoreU
 from processor.failpoints import FailPoint, reach
 from processor.messages import Checkpoint, Log, Plan, RecordedEvent, View, Wanted
 from processor.store import Committed, StreamInfo
-from processor.stores import reads, schema
+from processor.stores import grants, reads, schema
 from processor.stores.rows import Row, event_rows, refused_rows, stream_rows
 from processor.stores.tables import CHECKPOINT, KNOWN, REMEMBERED, checkpoints, events, refused, streams
 from processor.stores.views import Views
@@ -67,6 +67,8 @@ _FAULTS: dict[str, type[TidemarkError]] = {
     **dict.fromkeys(("08", "25", "28", "3D", "40", "42", "53", "55", "57", "58"), StoreUnreachable),
     **dict.fromkeys(("23", "XX"), StoreDamaged),
 }
+
+_NO_RIGHT = ": `tidemark migrate grants` prints the SQL that gives a role what it needs"
 
 # --- the writer's SQL; the readers' is in `reads`
 
@@ -262,6 +264,8 @@ class PostgresStore:
 
     async def open(self) -> None:
         await self._read(lambda connection: schema.check(connection, self._partitions))
+        if not self._read_only:
+            await self._read(grants.check_role)
 
     async def close(self) -> None:
         for engine in (self._readers, self._writers):
@@ -475,7 +479,8 @@ def faults(place: str) -> Iterator[None]:
         if fault is None:
             raise
         lines = str(cause).splitlines() or [type(cause).__name__]
-        raise fault(f"{place}: {lines[0]}") from None
+        hint = _NO_RIGHT if getattr(cause, "sqlstate", None) == "42501" else ""
+        raise fault(f"{place}: {lines[0]}{hint}") from None
 
 
 def _fault(cause: BaseException) -> type[TidemarkError] | None:

@@ -27,7 +27,7 @@ from sqlalchemy.types import TypeEngine
 
 from processor.messages import Checkpoint
 
-HEAD = "0001"
+HEAD = "0002"
 """The schema revision that this code reads and writes."""
 
 FORMAT = 1

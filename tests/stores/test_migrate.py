@@ -99,7 +99,7 @@ async def test_an_older_schema_is_a_mismatch_for_readers(url: str) -> None:
     upgrade(url, partitions=PARTITIONS)
     await execute(url, "UPDATE alembic_version SET version_num = '0000'")
     store = open_store(url, partitions=PARTITIONS, read_only=True)
-    with pytest.raises(SchemaMismatch, match='schema is 0000, 0001 is needed: run "tidemark migrate up"'):
+    with pytest.raises(SchemaMismatch, match='schema is 0000, 0002 is needed: run "tidemark migrate up"'):
         await store.open()
     await store.close()
 
