@@ -13,16 +13,16 @@ from itertools import chain, islice
 from typing import Protocol
 
 import structlog
-from msgspec import UNSET, Struct
+from msgspec import Struct, field
 
 from processor.codec import NO_LIMITS, decode
-from processor.decide import decide, event_ids, recall
-from processor.errors import Misfit, StoreUnreachable
+from processor.decide import Unread, decide, recall
+from processor.errors import Misfit, StoreDamaged, StoreUnreachable
 from processor.failpoints import FailPoint, reach
 from processor.fit import SKIP_DELETED, check_first_record
+from processor.lookup import doubtful, presumed_new, streams_of, wanted
 from processor.messages import (
     Checkpoint,
-    Command,
     Decoded,
     Head,
     Limits,
@@ -43,7 +43,11 @@ logger = structlog.get_logger(__name__)
 _RETRY_FIRST_S, _RETRY_MOST_S = 0.05, 2.0
 _BUSY_PAUSE_S = 0.02
 _HEADS_KEPT = 4_096
+REFUSED_KEPT = 8_192
+"""Of a log that remembers more command ids than this, each command's is looked up in the store."""
 _FEW_RECORDS = 256
+_CAREFUL_CYCLES = 32
+"""How long every event id is looked up after a presumption was wrong: clients that resend are seldom alone."""
 
 
 class Outlet(Protocol):
@@ -64,11 +68,19 @@ class OwnedLog:
 
     `checkpoint` is the last committed one, `tip` where the last plan leads, which may be about to be committed.
     `read_offset` is where the next slice must begin, `seek` the number of the seek that it must come after.
-    `reply_from`: commands below it are answered already.
+    `reply_from`: commands below it are answered already. `refused` are the command ids that the store remembers
+    refusals of (and maybe more), None where they are too many to be kept here.
     """
 
     def __init__(
-        self, log: Log, checkpoint: Checkpoint, outlet: Outlet, seek: int, read_from: int, reply_from: int
+        self,
+        log: Log,
+        checkpoint: Checkpoint,
+        outlet: Outlet,
+        seek: int,
+        read_from: int,
+        reply_from: int,
+        refused: set[str] | None = None,
     ) -> None:
         self.log = log
         self.checkpoint = checkpoint
@@ -77,6 +89,7 @@ class OwnedLog:
         self.seek = seek
         self.read_offset = read_from
         self.reply_from = reply_from
+        self.refused = refused
         self.slices: deque[Slice] = deque()
         self.taken: deque[Slice] = deque()
         self.pending: deque[Plan] = deque()
@@ -97,10 +110,13 @@ class OwnedLog:
         self.taken.append(piece)
         return piece
 
-    @property
-    def heads(self) -> Mapping[str, Head]:
-        """Heads that are known without asking the store: as long as the log is ours, nobody else moves them."""
-        return self._heads
+    def heads_of(self, names: Iterable[str]) -> tuple[dict[str, Head], list[str]]:
+        """The heads that are known without asking the store, and the names of the others.
+
+        As long as the log is ours, nobody else moves them.
+        """
+        known = {name: head for name in names if (head := self._heads.get(name)) is not None}
+        return known, [name for name in names if name not in known]
 
     def loaded(self, heads: Mapping[str, Head]) -> None:
         """Keep heads that the store has told, in bounds."""
@@ -113,6 +129,10 @@ class OwnedLog:
         """Go on from where a plan leads, before it is committed."""
         self.pending.append(plan)
         self._heads.update(plan.heads)
+        if self.refused is not None:
+            self.refused.update(refused.command_id for refused in plan.refused if refused.command_id is not None)
+            if len(self.refused) > REFUSED_KEPT:
+                self.refused = None
         self.tip = plan.after
 
     def finished(self, plan: Plan | None) -> None:
@@ -157,8 +177,8 @@ class Meter:
     def received(self, piece: Slice) -> None:
         """A slice waits in line."""
 
-    def cycle(self, taken: Sequence[tuple[Slice, Wanted]]) -> CycleMeter:  # noqa: ARG002 — for those that override
-        """A cycle begins with these slices, and wants this of the store."""
+    def cycle(self, slices: Sequence[Slice], known: int, unknown: int) -> CycleMeter:  # noqa: ARG002 — for overrides
+        """A cycle begins with these slices; of so many streams the head is known, and so many have to be looked up."""
         return CycleMeter()
 
     def store_failed(self) -> None:
@@ -168,17 +188,21 @@ class Meter:
 class _Work(Struct):
     """A log's share of a cycle: what was taken, read, and what came of it.
 
-    `upon` are the plans that were not known to be committed when it was taken, `wanted.heads` what was known then of
-    its streams: what is loaded from the store may or may not have their effect.
+    `upon` are the plans that were not known to be committed when it was taken, `heads` what was known then of its
+    streams, and `unknown` the other streams: what is loaded from the store may or may not have the plans' effect.
+    `presumed`: the offsets of the commands whose event ids were not looked up.
     """
 
     owned: OwnedLog
     start: int
     upon: list[Plan]
-    wanted: Wanted
+    heads: dict[str, Head]
+    unknown: list[str]
     taken: Slice
     old: list[tuple[Record, Decoded]]
     new: list[tuple[Record, Decoded]]
+    presumed: set[int] = field(default_factory=set)
+    view: View = field(default_factory=View.empty)
     plan: Plan | None = None
     recalled: list[tuple[Record, Outcome]] = []
 
@@ -187,11 +211,30 @@ class _Work(Struct):
         """Whether what it was planned upon did not happen; its slice has been put back, or its log has left."""
         return self.start != self.owned.starts
 
-    def bring_up(self, view: View) -> None:
-        """Add to a view of the store what is known without it, and what the plans before will leave."""
-        view.heads.update(self.wanted.heads)
+    def with_heads(self, found: Mapping[str, Head]) -> None:
+        """Bring the heads up to what the plans before will leave."""
+        self.owned.loaded(found)
+        self.heads.update(found)
         for plan in self.upon:
-            view.heads.update(plan.heads)
+            self.heads.update(plan.heads)
+
+    def ask(self, *, careful: bool) -> Wanted:
+        """What there is to look up, now that the heads are known."""
+        owned, incarnation = self.owned, self.owned.tip.incarnation
+        self.presumed = set() if careful else presumed_new(self.heads, self.new)
+        asked = doubtful(owned.log, incarnation, self.new, self.presumed, owned.refused)
+        if self.old:
+            again = wanted(owned.log, incarnation, self.old, [record.offset for record, _ in self.old])
+            for name, event_ids in asked.event_ids.items():
+                again.event_ids.setdefault(name, []).extend(event_ids)
+            asked = Wanted(again.event_ids, again.commands + asked.commands, again.offsets)
+        asked.heads = self.heads
+        return asked
+
+    def with_answers(self, found: View) -> None:
+        """Bring what was looked up to what the plans before will leave."""
+        self.view = view = View(dict(self.heads), found.known, found.refused, found.refused_at, self.presumed)
+        for plan in self.upon:
             view.known.update(((event.stream, event.event_id), event) for event in plan.events)
             view.refused.update(
                 ((refused.stream, refused.command_id), refused)
@@ -230,6 +273,7 @@ class Cycles:
         self._waiting = asyncio.Event()
         self._idle = asyncio.Condition()
         self._at_work: Counter[Log] = Counter()
+        self._careful_cycles = 0
 
     # --- what comes in
 
@@ -291,7 +335,11 @@ class Cycles:
                 if not works:
                     self._waiting.clear()
                     continue
-                meter = self._meter.cycle([(work.taken, work.wanted) for work in works])
+                meter = self._meter.cycle(
+                    [work.taken for work in works],
+                    sum(len(work.heads) for work in works),
+                    sum(len(work.unknown) for work in works),
+                )
                 ready = await self._decide(works, meter)
                 if committing is not None:
                     await committing
@@ -305,6 +353,7 @@ class Cycles:
     def _take(self) -> list[_Work]:
         works: list[_Work] = []
         count = 0
+        self._careful_cycles = max(0, self._careful_cycles - 1)
         for owned in list(self.logs.values()):
             if not owned.slices or not owned.outlet.has_room:
                 continue
@@ -331,23 +380,31 @@ class Cycles:
             for record in piece.records
             if record.offset >= decided
         ]
-        return _Work(owned, owned.starts, list(owned.pending), _wanted(owned, old, new), piece, old, new)
+        heads, unknown = owned.heads_of(streams_of(chain(old, new)))
+        return _Work(owned, owned.starts, list(owned.pending), heads, unknown, piece, old, new)
 
     async def _decide(self, works: list[_Work], meter: CycleMeter) -> list[_Work]:
         """Plan each log's share; those that do not fit leave."""
-        views = await self._load(works)
+        await self._load(works)
         meter.loaded()
         ready: list[_Work] = []
         for work in works:
-            if not work.is_void and self._plan(work, views[work.owned.log]):
+            if not work.is_void and await self._plan_surely(work):
                 ready.append(work)
             else:
                 await self._let_go(work)
         meter.decided()
         return ready
 
-    def _plan(self, work: _Work, view: View) -> bool:
-        owned, before = work.owned, work.owned.tip
+    async def _plan_surely(self, work: _Work) -> bool:
+        try:
+            return self._plan(work)
+        except Unread:
+            await self._look_up([work], careful=True)
+            return not work.is_void and self._plan(work)
+
+    def _plan(self, work: _Work) -> bool:
+        owned, before, view = work.owned, work.owned.tip, work.view
         try:
             if work.taken.records:
                 check_first_record(owned.log, before, work.taken.records[0])
@@ -358,8 +415,6 @@ class Cycles:
             self._lose(owned, misfit)
             return False
         if work.taken.end > before.next_offset:
-            work.bring_up(view)
-            owned.loaded(view.heads)
             work.plan = decide(self._rules, owned.log, before, view, work.new, work.taken.end)
             owned.planned(work.plan)
         return True
@@ -370,6 +425,10 @@ class Cycles:
         meter.committing()
         results = await self._commit(plans)
         meter.committed(plans, results)
+        if Committed.TAKEN in results.values():
+            if not any(work.presumed for work in standing):
+                raise StoreDamaged("the store knows event ids by its index that it does not find when asked for them")
+            self._careful_cycles = _CAREFUL_CYCLES
         for work in standing:
             if not work.is_void:
                 self._finish(work, results.get(work.owned.log, Committed.YES))
@@ -382,7 +441,7 @@ class Cycles:
         owned, plan = work.owned, work.plan
         if committed is Committed.FENCED:
             self._lose(owned, None)
-        elif committed is Committed.BUSY:
+        elif committed is not Committed.YES:
             owned.start_over()
         else:
             owned.finished(plan)
@@ -408,8 +467,27 @@ class Cycles:
 
     # --- the store
 
-    async def _load(self, works: list[_Work]) -> dict[Log, View]:
-        of_logs = {work.owned.log: work.wanted for work in works}
+    async def _load(self, works: list[_Work]) -> None:
+        """Fill the views: heads first, as they tell what else there is to look up."""
+        found = await self._ask(
+            {work.owned.log: Wanted({name: [] for name in work.unknown}, [], []) for work in works if work.unknown}
+        )
+        for work in works:
+            view = found.get(work.owned.log)
+            work.with_heads(view.heads if view else {})
+        await self._look_up(works, careful=self._careful_cycles > 0)
+
+    async def _look_up(self, works: list[_Work], *, careful: bool) -> None:
+        asked = {work.owned.log: work.ask(careful=careful) for work in works}
+        found = await self._ask(
+            {log: of_log for log, of_log in asked.items() if of_log.event_ids or of_log.commands or of_log.offsets}
+        )
+        for work in works:
+            work.with_answers(found.get(work.owned.log) or View.empty())
+
+    async def _ask(self, of_logs: Mapping[Log, Wanted]) -> dict[Log, View]:
+        if not of_logs:
+            return {}
         pause_s = _RETRY_FIRST_S
         while True:
             try:
@@ -468,21 +546,3 @@ async def _wait_for_store(error: StoreUnreachable, pause_s: float) -> float:
     logger.warning("the store does not answer, trying again", error=str(error), pause_s=pause_s)
     await asyncio.sleep(pause_s)
     return min(2 * pause_s, _RETRY_MOST_S)
-
-
-def _wanted(owned: OwnedLog, old: list[tuple[Record, Decoded]], new: list[tuple[Record, Decoded]]) -> Wanted:
-    found = wanted(owned.log, owned.tip.incarnation, chain(old, new), [record.offset for record, _ in old])
-    found.heads = {name: owned.heads[name] for name in found.event_ids if name in owned.heads}
-    return found
-
-
-def wanted(log: Log, incarnation: int, entries: Iterable[tuple[Record, Decoded]], offsets: list[int]) -> Wanted:
-    """What the decision of these records can depend on, and what was decided at these offsets."""
-    ids: dict[str, list[str]] = {}
-    commands: list[tuple[str, str]] = []
-    for record, decoded in entries:
-        if isinstance(decoded, Command):
-            ids.setdefault(decoded.stream, []).extend(event_ids(log, incarnation, record, decoded))
-            if decoded.command_id is not UNSET:
-                commands.append((decoded.stream, decoded.command_id))
-    return Wanted(ids, commands, offsets)

@@ -64,13 +64,17 @@ _NO_STREAM = Head(0, 0)
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
+class Unread(Exception):  # noqa: N818 - not a fault: the caller reads what is missing and decides again
+    """A command that was presumed to be new may not be: its event ids have to be known."""
+
+
 def decide(
     rules: Rules, log: Log, before: Checkpoint, view: View, entries: Iterable[tuple[Record, Decoded]], next_offset: int
 ) -> Plan:
     """Decide the records of one log, in order, each seeing the effect of those before it.
 
-    `view` holds all that the entries' `Wanted` names, and is brought up to date. `next_offset` is where the log goes on
-    after them.
+    `view` holds all that the entries' `Wanted` names, save what `presumed_new` excuses, and is brought up to date.
+    `next_offset` is where the log goes on after them. Raises `Unread`.
     """
     decider = _Decider(rules, log, before, view)
     answers = [(record, decider.decide(record, decoded)) for record, decoded in entries]
@@ -233,6 +237,8 @@ class _Decider:
             return before
         known = self.view.known
         stored = [known[key] for event_id in ids if (key := (command.stream, event_id)) in known]
+        if record.offset in self.view.presumed_new and (stored or not self._holds(command)):
+            raise Unread
         refusal = self._refuse(record, command, stored)
         if refusal is not None:
             self._remember(refusal, command)
@@ -282,9 +288,9 @@ class _Decider:
                 "in another order."
             )
             return self._reject(record, "event_id_reused", detail, command.stream, command.command_id)
-        actual = self.view.heads.get(command.stream, _NO_STREAM).version
-        if _holds(command.expected_version, actual):
+        if self._holds(command):
             return None
+        actual = self.view.heads.get(command.stream, _NO_STREAM).version
         return Conflict(
             tenant=self.log.tenant,
             partition=self.log.partition,
@@ -297,6 +303,9 @@ class _Decider:
             expected_version=command.expected_version,
             actual_version=actual,
         )
+
+    def _holds(self, command: Command) -> bool:
+        return _holds(command.expected_version, self.view.heads.get(command.stream, _NO_STREAM).version)
 
     def _append(self, record: Record, command: Command, ids: list[str], time_ms: int) -> list[RecordedEvent]:
         stream = command.stream

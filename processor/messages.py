@@ -8,7 +8,7 @@ taken for the other. This module imports nothing of the project.
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, NamedTuple, Protocol
 
-from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
 MAX_VERSION = 2**63 - 1
 MAX_SCHEMA_VERSION = 2**31 - 1
@@ -291,12 +291,14 @@ class View(Struct):
     known: by (stream, event id); an id that was asked for and is missing is new.
     refused: by (stream, command id).
     refused_at: by command offset, for offsets that are decided already.
+    presumed_new: the offsets of commands whose event ids were not asked for.
     """
 
     heads: dict[str, Head]
     known: dict[tuple[str, str], RecordedEvent]
     refused: dict[tuple[str, str], RefusedCommand]
     refused_at: dict[int, RefusedCommand]
+    presumed_new: set[int] = field(default_factory=set)
 
     @classmethod
     def empty(cls) -> "View":

@@ -22,6 +22,8 @@ class Committed(Enum):
     """Another owner has claimed the log since, or it moved: the plan is void."""
     BUSY = "busy"
     """Someone holds the log's checkpoint row now: the plan still stands, try again in the next cycle."""
+    TAKEN = "taken"
+    """Of this plan, or of one beside it, an event id is in its stream already: look the ids up and decide again."""
 
 
 class StreamInfo(Struct, frozen=True):
@@ -57,6 +59,10 @@ class Store(Protocol):
         """Become the owner: raise each log's epoch by one, and return the checkpoints. A new log gets its first one."""
         ...
 
+    async def refused_ids(self, logs: Sequence[Log], limit: int) -> dict[Log, set[str] | None]:
+        """The command ids by which refusals are remembered; None for a log that has more than `limit`."""
+        ...
+
     async def load(self, wanted: Mapping[Log, Wanted]) -> dict[Log, View]:
         """What is known of the wanted streams, event ids and commands; one view per log asked for."""
         ...
@@ -64,9 +70,9 @@ class Store(Protocol):
     async def commit(self, plans: Sequence[Plan]) -> dict[Log, Committed]:
         """Write all plans that can be written, in one transaction, each if its log still stands at `plan.before`.
 
-        That is: same epoch, same next offset. At most one plan per log. The plans of fenced and busy logs leave no
-        trace and do not hold up the others. What is acknowledged stays as it is, unless a plan begins a new
-        incarnation.
+        That is: same epoch, same next offset. At most one plan per log. The plans of fenced, busy and taken logs leave
+        no trace; the first two do not hold up the others. What is acknowledged stays as it is, unless a plan begins a
+        new incarnation.
         """
         ...
 

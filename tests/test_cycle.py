@@ -7,12 +7,12 @@ from contextlib import asynccontextmanager
 import pytest
 
 from processor.cycle import CycleMeter, Cycles, Meter, OwnedLog
-from processor.errors import Misfit, StoreUnreachable
+from processor.errors import Misfit, StoreDamaged, StoreUnreachable
 from processor.messages import Accepted, Checkpoint, Limits, Log, Plan, Publication, Rules, Slice, View, Wanted
 from processor.partition import partition_of
 from processor.store import Committed
 from processor.stores.memory import MemoryStore
-from tests.records import SomeRecord
+from tests.records import SomeRecord, command, event, event_id, record
 
 PARTITIONS = 4
 STREAM = "order-1"
@@ -50,8 +50,8 @@ class Told(Meter, CycleMeter):
     def received(self, piece: Slice) -> None:
         self.stations.append(("received", piece.begin))
 
-    def cycle(self, taken: Sequence[tuple[Slice, Wanted]]) -> CycleMeter:
-        self.stations.append(("cycle", [(piece.begin, piece.end, list(wanted.event_ids)) for piece, wanted in taken]))
+    def cycle(self, slices: Sequence[Slice], known: int, unknown: int) -> CycleMeter:
+        self.stations.append(("cycle", [(piece.begin, piece.end) for piece in slices], known, unknown))
         return self
 
     def loaded(self) -> None:
@@ -128,7 +128,7 @@ async def test_the_meter_is_told_of_each_station_once(bench: Bench) -> None:
     async with bench.running():
         await bench.outlet.given.wait()
     assert bench.told.stations == [
-        ("owning", LOG), ("received", 0), ("cycle", [(0, 3, [STREAM])]), "loaded", "decided", "committing",
+        ("owning", LOG), ("received", 0), ("cycle", [(0, 3)], 0, 1), "loaded", "decided", "committing",
         ("committed", [3], {LOG: Committed.YES}),
     ]  # fmt: skip
 
@@ -291,3 +291,88 @@ async def test_a_commit_of_unknown_end_is_settled_by_the_checkpoint_even_while_i
     assert [type(outcome) for _, outcome in publication.answers] == [Accepted] * 2
     assert bench.lost == []
     assert bench.told.stations.count("store_failed") == 1
+
+
+def appends(offset: int, *numbers: int, expected_version: int) -> Slice:
+    """A slice of one command with events of these ids."""
+    value = command(*(event(number) for number in numbers), stream=STREAM, expected_version=expected_version)
+    return Slice(LOG, 1, offset, offset + 1, [record(offset, value, key=STREAM)])
+
+
+async def outcomes_of(bench: Bench, *slices: Slice) -> list[str]:
+    """One slice after the other, each when the one before is done with."""
+    for piece in slices:
+        bench.outlet.given.clear()
+        bench.cycles.offer(piece)
+        await bench.outlet.given.wait()
+    return [type(outcome).__name__ for given in bench.outlet.publications for _, outcome in given.answers]
+
+
+async def test_commands_that_go_on_from_known_heads_are_decided_without_a_look_at_the_store(bench: Bench) -> None:
+    bench.use(store := SlowStore())
+    for _ in range(4):
+        store.may_commit.release()
+    owned = await bench.own()
+    owned.refused = set()
+    async with bench.running():
+        commands = (appends(n, n, expected_version=n) for n in range(4))
+        assert await outcomes_of(bench, *commands) == ["Accepted"] * 4
+    assert store.loads == 1  # the stream's head, before it was there
+
+
+async def test_events_that_were_stored_are_found_though_their_command_now_expects_the_right_version(
+    bench: Bench,
+) -> None:
+    await bench.own()
+    async with bench.running():
+        outcomes = await outcomes_of(
+            bench,
+            appends(0, 1, expected_version=0),
+            appends(1, 1, expected_version=1),
+            appends(2, 1, 2, expected_version=1),
+            appends(3, 2, expected_version=1),
+        )
+    assert outcomes == ["Accepted", "Duplicate", "Rejected", "Accepted"]
+    assert [event.event_id for event in await bench.store.read_log(LOG, 0, 9)] == [event_id(1), event_id(2)]
+
+
+async def test_a_presumption_that_the_decision_finds_wrong_is_looked_up(bench: Bench) -> None:
+    await bench.own()
+    twice = command(event(7), event(7), stream=STREAM, expected_version=1)
+    async with bench.running():
+        await outcomes_of(bench, appends(0, 1, expected_version=0))
+        # It would leave the stream at version 3, which the next one expects; but it is refused.
+        records = [record(1, twice, key=STREAM), *appends(2, 1, expected_version=3).records]
+        outcomes = await outcomes_of(bench, Slice(LOG, 1, 1, 3, records))
+    assert outcomes == ["Accepted", "Rejected", "Duplicate"]
+
+
+async def test_a_command_id_that_was_refused_is_looked_up(bench: Bench) -> None:
+    owned = await bench.own()
+    owned.refused = set()
+    value = command(event(2), stream=STREAM, expected_version=5, command_id="c")
+    refused = [Slice(LOG, 1, offset, offset + 1, [record(offset, value, key=STREAM)]) for offset in (1, 2)]
+    async with bench.running():
+        await outcomes_of(bench, appends(0, 1, expected_version=0), *refused)
+    outcomes = [outcome for given in bench.outlet.publications for _, outcome in given.answers]
+    assert [getattr(outcome, "replayed", None) for outcome in outcomes] == [None, False, True]
+
+
+async def test_an_index_that_knows_what_the_table_does_not_is_damage(bench: Bench) -> None:
+    bench.use(ForgetfulStore())
+    await bench.own()
+    running = asyncio.create_task(bench.cycles.run())
+    await outcomes_of(bench, appends(0, 1, expected_version=0))
+    bench.cycles.offer(appends(1, 1, expected_version=1))
+    with pytest.raises(StoreDamaged):
+        await asyncio.wait_for(running, 5)
+
+
+class ForgetfulStore(MemoryStore):
+    """Says of no event that it knows it."""
+
+    async def load(self, wanted: Mapping[Log, Wanted]) -> dict[Log, View]:
+        views = await super().load(wanted)
+        for view in views.values():
+            view.known.clear()
+        return views

@@ -14,7 +14,7 @@ from aiokafka.errors import KafkaConnectionError, KafkaError
 from msgspec import Struct
 from msgspec.structs import replace
 
-from processor.cycle import Cycles, OwnedLog
+from processor.cycle import REFUSED_KEPT, Cycles, OwnedLog
 from processor.errors import Misfit, StoreUnreachable
 from processor.failpoints import FailPoint, reach
 from processor.fit import Found, check_fit
@@ -179,6 +179,7 @@ class Ownership:
             try:
                 checkpoints = await self._store.claim(logs)
                 await reach(FailPoint.AFTER_CLAIM)
+                refused = await self._store.refused_ids(logs, REFUSED_KEPT)
                 found = await self._find(logs, await self._source.group_offsets(logs))
                 overtaken = await self._overtaken({log: (checkpoints[log], found[log]) for log in logs})
             except (StoreUnreachable, KafkaError, TimeoutError) as error:
@@ -195,7 +196,9 @@ class Ownership:
             else:
                 still = self._still(claiming)
                 self._start_claim([log for log in still if log in overtaken], after_s=_RETRY_S)
-                await self._begin_all({log: (checkpoints[log], found[log]) for log in still if log not in overtaken})
+                await self._begin_all(
+                    {log: (checkpoints[log], found[log]) for log in still if log not in overtaken}, refused
+                )
                 return
 
     async def _overtaken(self, claimed: Mapping[Log, tuple[Checkpoint, Found]]) -> set[Log]:
@@ -216,8 +219,12 @@ class Ownership:
     def _still(self, claiming: Mapping[Log, LogStatus]) -> list[Log]:
         return [log for log, status in claiming.items() if self.statuses.get(log) is status]
 
-    async def _begin_all(self, claimed: Mapping[Log, tuple[Checkpoint, Found]]) -> None:
-        begun = [owned for log, state in claimed.items() if (owned := self._begin(log, *state)) is not None]
+    async def _begin_all(
+        self, claimed: Mapping[Log, tuple[Checkpoint, Found]], refused: Mapping[Log, set[str] | None]
+    ) -> None:
+        begun = [
+            owned for log, state in claimed.items() if (owned := self._begin(log, *state, refused[log])) is not None
+        ]
         logger.info(
             "owning logs",
             logs=len(begun),
@@ -226,7 +233,7 @@ class Ownership:
         gone = await self._source.seek({owned.log: (owned.seek, owned.read_offset) for owned in begun})
         await self.revoked(gone)
 
-    def _begin(self, log: Log, checkpoint: Checkpoint, found: Found) -> OwnedLog | None:
+    def _begin(self, log: Log, checkpoint: Checkpoint, found: Found, refused: set[str] | None) -> OwnedLog | None:
         misfit = self._misfit(log, checkpoint, found)
         if misfit is not None:
             self.stop(log, misfit)
@@ -246,7 +253,8 @@ class Ownership:
         task = asyncio.create_task(publisher.run(self._store.read_log, checkpoint.next_position - 1))
         task.add_done_callback(self._crash_of)
         self._seeks += 1
-        owned = OwnedLog(log, checkpoint, publisher, self._seeks, _read_from(checkpoint, found, reply_from), reply_from)
+        read_from = _read_from(checkpoint, found, reply_from)
+        owned = OwnedLog(log, checkpoint, publisher, self._seeks, read_from, reply_from, refused)
         self._running[log] = _Running(owned, publisher, task)
         self.cycles.add(owned)
         self.statuses[log] = LogStatus("running")

@@ -10,12 +10,12 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
 from processor.codec import decode
-from processor.cycle import wanted
 from processor.decide import decide
 from processor.errors import BrokerUnreachable, Misfit
 from processor.kafka.connection import client_options
 from processor.kafka.ends import logs_by_place
 from processor.kafka.topics import require_topics
+from processor.lookup import wanted
 from processor.messages import Checkpoint, Log, Record
 from processor.settings import Settings
 from processor.store import Committed, Store

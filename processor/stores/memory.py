@@ -56,6 +56,10 @@ class _LogState:
                 view.refused_at[offset] = refused
         return view
 
+    def knows(self, event: RecordedEvent) -> bool:
+        stream = self.streams.get(event.stream)
+        return stream is not None and _known_key(stream.number, event.event_id) in self.known
+
     def apply(self, plan: Plan) -> None:
         for event in plan.events:
             stream = self.streams.get(event.stream)
@@ -118,6 +122,10 @@ class MemoryStore:
             claimed[log] = state.checkpoint
         return claimed
 
+    async def refused_ids(self, logs: Sequence[Log], limit: int) -> dict[Log, set[str] | None]:
+        ids = {log: {key[1] for key in self._logs[log].refused_ids} if log in self._logs else set() for log in logs}
+        return {log: of_log if len(of_log) <= limit else None for log, of_log in ids.items()}
+
     async def load(self, wanted: Mapping[Log, Wanted]) -> dict[Log, View]:
         return {
             log: self._logs[log].view(of_log) if log in self._logs else View.empty() for log, of_log in wanted.items()
@@ -130,6 +138,8 @@ class MemoryStore:
         state = self._logs.get(plan.log)
         if state is None or _place(state.checkpoint) != _place(plan.before):
             return Committed.FENCED
+        if any(state.knows(event) for event in plan.events):
+            return Committed.TAKEN
         state.apply(plan)
         return Committed.YES
 

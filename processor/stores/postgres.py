@@ -42,6 +42,8 @@ _READERS = 3
 _FEW_EVENTS = 200
 """Up to this many events a commit is one statement; above it, COPY is quicker than a round trip more costs."""
 
+_EVENT_ID_KEY = "events_id_key"
+
 _SETTINGS = {
     "application_name": "tidemark",
     "default_transaction_isolation": "read committed",
@@ -290,6 +292,9 @@ class PostgresStore:
         found = {(tenant, partition): Checkpoint(*fields) for tenant, partition, *fields in rows}
         return {log: found[tenants[log.tenant], log.partition] for log in logs}
 
+    async def refused_ids(self, logs: Sequence[Log], limit: int) -> dict[Log, set[str] | None]:
+        return await self._read(lambda connection: reads.read_refused_ids(connection, logs, limit))
+
     async def load(self, wanted: Mapping[Log, Wanted]) -> dict[Log, View]:
         async with self._driver() as driver:
             tenants = await self._tenants_of(driver, wanted)
@@ -305,10 +310,15 @@ class PostgresStore:
             tenants = await self._tenants_of(driver, [plan.log for plan in plans])
             numbered = [(tenants[plan.log.tenant], plan) for plan in plans if plan.log.tenant in tenants]
             small = sum(len(plan.events) for plan in plans) <= _FEW_EVENTS
-            if small and len(numbered) == len(plans) and await _write(driver, numbered, _event_rows(numbered)):
-                return dict.fromkeys((plan.log for plan in plans), Committed.YES)
-            async with driver.transaction():
-                ended = await _commit(driver, numbered)
+            try:
+                if small and len(numbered) == len(plans) and await _write(driver, numbered, _event_rows(numbered)):
+                    return dict.fromkeys((plan.log for plan in plans), Committed.YES)
+                async with driver.transaction():
+                    ended = await _commit(driver, numbered)
+            except asyncpg.UniqueViolationError as error:
+                if error.constraint_name != _EVENT_ID_KEY:
+                    raise
+                return dict.fromkeys((plan.log for plan in plans), Committed.TAKEN)
         return {plan.log: ended.get(plan.log, Committed.FENCED) for plan in plans}
 
     async def acknowledge(self, acknowledged: Mapping[Log, Checkpoint]) -> None:

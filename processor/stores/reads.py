@@ -1,5 +1,6 @@
 """The readers' queries, the same for both SQL stores. Each is one statement, so it sees one state of the store."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Select, Text, and_, bindparam, select
@@ -7,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from processor.messages import Checkpoint, Log, RecordedEvent
 from processor.store import StreamInfo
-from processor.stores.tables import CHECKPOINT, RECORDED, checkpoints, events, streams, tenants
+from processor.stores.tables import CHECKPOINT, RECORDED, checkpoints, events, refused, streams, tenants
 
 _TENANT = select(tenants.c.number).where(tenants.c.name == bindparam("tenant")).scalar_subquery()
 
@@ -72,6 +73,17 @@ _STREAMS = (
 )
 
 
+_REFUSED_IDS = (
+    select(refused.c.command_id)
+    .where(
+        refused.c.tenant == _TENANT,
+        refused.c.partition == bindparam("partition"),
+        refused.c.command_id.is_not(None),
+    )
+    .limit(bindparam("limit"))
+)
+
+
 async def tenant_numbers(connection: AsyncConnection) -> dict[str, int]:
     """All tenants' numbers by name."""
     return {row.name: row.number for row in await connection.execute(_TENANTS)}
@@ -102,6 +114,15 @@ async def read_streams(
     """A page of a log's streams."""
     rows = await connection.execute(_STREAMS, {**log._asdict(), "after": after_number, "limit": limit})
     return [(number, StreamInfo(log, name, version)) for number, name, version in rows]
+
+
+async def read_refused_ids(connection: AsyncConnection, logs: Sequence[Log], limit: int) -> dict[Log, set[str] | None]:
+    """The command ids of the refusals that each log remembers; None where there are more than `limit` refusals."""
+    found: dict[Log, set[str] | None] = {}
+    for log in logs:
+        ids = (await connection.scalars(_REFUSED_IDS, {**log._asdict(), "limit": limit + 1})).all()
+        found[log] = set(ids) if len(ids) <= limit else None
+    return found
 
 
 async def _events(

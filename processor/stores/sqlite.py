@@ -149,6 +149,10 @@ DELETE FROM refused WHERE (tenant, partition, incarnation, command_offset) IN (
 """
 
 
+class _EventIdTaken(Exception):  # noqa: N818 - how a commit ends, not a fault
+    """The index on event ids has one of those that were to be added."""
+
+
 class SqliteStore:
     """See `store.Store`.
 
@@ -218,6 +222,9 @@ class SqliteStore:
         found = await reads.read_checkpoints(connection)
         return {log: found[log] for log in logs}
 
+    async def refused_ids(self, logs: Sequence[Log], limit: int) -> dict[Log, set[str] | None]:
+        return await self._read(lambda connection: reads.read_refused_ids(connection, logs, limit))
+
     async def load(self, wanted: Mapping[Log, Wanted]) -> dict[Log, View]:
         run = self._read if self._read_only else self._look
         return await run(lambda connection: self._load(connection, wanted))
@@ -236,9 +243,11 @@ class SqliteStore:
         tenants = self._tenants
         if not tenants.keys() >= {log.tenant for log in logs}:
             tenants = await self._look(lambda connection: self._tenants_of(connection, logs))
-        return await asyncio.shield(
-            self._to_end(self._begun, lambda connection: self._commit(connection, tenants, plans))
-        )
+        work = self._to_end(self._begun, lambda connection: self._commit(connection, tenants, plans))
+        try:
+            return await asyncio.shield(work)
+        except _EventIdTaken:
+            return dict.fromkeys(logs, Committed.TAKEN)
 
     @asynccontextmanager
     async def _begun(self) -> AsyncIterator[AsyncConnection]:
@@ -502,6 +511,8 @@ def faults(path: str) -> Iterator[None]:
         # Without a code it is Python's own: text that is not UTF-8, or a connection that was closed.
         uncoded = sqlite3.SQLITE_CORRUPT if "UTF-8" in str(cause) else sqlite3.SQLITE_CANTOPEN
         code = getattr(cause, "sqlite_errorcode", uncoded) & 0xFF
+        if code == sqlite3.SQLITE_CONSTRAINT and str(cause).endswith("events.event_id"):
+            raise _EventIdTaken from None
         if code in (sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             raise StoreDamaged(f"{path}: {cause}") from None
         if code in _UNREACHABLE:

@@ -78,6 +78,9 @@ class StoreClient:
     async def claim(self, logs: Sequence[Log]) -> dict[Log, Checkpoint]:
         return await self.ask(lambda: self.shared.claim(logs))
 
+    async def refused_ids(self, logs: Sequence[Log], limit: int) -> dict[Log, set[str] | None]:
+        return await self.ask(lambda: self.shared.refused_ids(logs, limit))
+
     async def load(self, wanted: Mapping[Log, Wanted]) -> dict[Log, View]:
         """As the SQL stores: statement by statement, and between two of them someone may commit."""
         views = {log: View.empty() for log in wanted}

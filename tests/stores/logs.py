@@ -4,8 +4,8 @@ from itertools import count
 from typing import Any
 
 from processor.codec import decode
-from processor.cycle import wanted
 from processor.decide import decide
+from processor.lookup import wanted
 from processor.messages import Checkpoint, Limits, Log, Plan, RecordedEvent
 from processor.partition import partition_of
 from processor.store import Committed, Store

@@ -6,10 +6,12 @@ import pytest
 from msgspec.structs import replace
 
 from processor.chain import genesis
-from processor.messages import Checkpoint, Conflict, Head, Log, Plan, Rejected, View, Wanted
+from processor.codec import decode
+from processor.decide import decide
+from processor.messages import Checkpoint, Conflict, Head, Limits, Log, Plan, Rejected, View, Wanted
 from processor.store import Committed, Store, StreamInfo
 from processor.stores import open_store
-from tests.records import RULES
+from tests.records import RULES, record
 from tests.stores.logs import (
     ACME,
     LOG,
@@ -193,6 +195,52 @@ async def test_a_stale_owner_is_fenced_and_leaves_no_trace(store: Store, size: i
     assert await store.streams(LOG, 0, 10) == []
     assert (await store.load({LOG: Wanted({}, [], list(range(size + 1)))}))[LOG] == View.empty()
     assert await whole_log(store, OTHER) == good.events
+
+
+@pytest.mark.parametrize("size", [1, 600], ids=["few", "many"])
+async def test_an_event_id_that_is_taken_is_found_when_it_is_written_and_nothing_is(store: Store, size: int) -> None:
+    done = await commit(store, LOG, await claim(store), *new_events(range(size)))
+    entries = [
+        (it, decode(it.key, it.value, Limits()))
+        for it in (record(size, ship(LOG, 9_000)), record(size + 1, new_events(range(size))[-1]))
+    ]
+    unknowing = decide(RULES, LOG, done.after, View(dict(done.heads), {}, {}, {}), entries, size + 2)
+    assert len(unknowing.events) == 2
+    assert await store.commit([unknowing]) == {LOG: Committed.TAKEN}
+    assert await store.checkpoints() == {LOG: done.after}
+    assert await whole_log(store) == done.events
+    await commit(store, LOG, done.after, ship(LOG, 9_000))
+
+
+async def test_a_plan_beside_one_with_a_taken_event_id_is_written_or_is_taken_too(store: Store) -> None:
+    before = await store.claim([LOG, OTHER])
+    done = await commit(store, LOG, before[LOG], ship(LOG, 1))
+    entry = record(1, ship(LOG, 1))
+    unknowing = decide(
+        RULES,
+        LOG,
+        done.after,
+        View(dict(done.heads), {}, {}, {}),
+        [(entry, decode(entry.key, entry.value, Limits()))],
+        2,
+    )
+    beside = await plan(store, OTHER, before[OTHER], ship(OTHER, 1))
+    ended = await store.commit([unknowing, beside])
+    assert ended[LOG] is Committed.TAKEN
+    assert (await whole_log(store, OTHER) == beside.events) == (ended[OTHER] is Committed.YES)
+    assert ended[OTHER] in (Committed.YES, Committed.TAKEN)
+
+
+async def test_the_command_ids_of_refusals_are_known_up_to_a_limit(store: Store) -> None:
+    await store.claim([LOG, OTHER, ACME])
+    await commit(
+        store, LOG, await claim(store), *(ship(LOG, n, expected_version=7, command_id=f"c-{n}") for n in range(3)),
+        b"no command", ship(LOG, 9, command_id="accepted"),
+    )  # fmt: skip
+    await commit(store, ACME, await claim(store, ACME), ship(ACME, 1, expected_version=7, command_id="acme"))
+    logs = [LOG, OTHER, ACME]
+    assert await store.refused_ids(logs, 3) == {LOG: {"c-0", "c-1", "c-2"}, OTHER: set(), ACME: {"acme"}}
+    assert await store.refused_ids(logs, 2) == {LOG: None, OTHER: set(), ACME: {"acme"}}
 
 
 async def test_a_plan_for_a_log_that_moved_is_fenced(store: Store) -> None:
