@@ -84,7 +84,7 @@ class Client:
     def _changed(self, command: dict[str, Any]) -> dict[str, Any]:
         """The same ids with other content, some new events, another order or another expectation."""
         events = list(command["events"])
-        match self._random.randrange(6):
+        match self._random.randrange(8):
             case 0:
                 events[0] = events[0] | {"type": "Changed"}
             case 1:
@@ -93,7 +93,7 @@ class Client:
                 events.reverse()
             case 3:
                 events.append(events[0])
-            case 4:
+            case 4 | 5 | 6:
                 return command | {"expected_version": self._versions(command["stream"])}
             case _:
                 return command | {"command_id": f"c-{self._random.getrandbits(32)}"}
