@@ -16,9 +16,9 @@ from processor.messages import Command, Decoded, Head, Log, Record, Wanted
 Entry = tuple[Record, Decoded]
 
 
-def streams_of(entries: Iterable[Entry]) -> set[str]:
-    """The streams that the commands are for."""
-    return {decoded.stream for _, decoded in entries if isinstance(decoded, Command)}
+def streams_of(entries: Iterable[Entry]) -> list[str]:
+    """The streams that the commands are for, each once."""
+    return [*dict.fromkeys(decoded.stream for _, decoded in entries if isinstance(decoded, Command))]
 
 
 def wanted(log: Log, incarnation: int, entries: Iterable[Entry], offsets: list[int]) -> Wanted:

@@ -53,7 +53,7 @@ def test_streams_are_told_apart() -> None:
         command(expected_version="any"), command(stream=OTHER, expected_version=7), command(expected_version=2)
     )
     assert presumed_new({STREAM: Head(1, 2), OTHER: Head(2, 7)}, entries) == {1}
-    assert streams_of(entries) == {STREAM, OTHER}
+    assert streams_of(entries) == [STREAM, OTHER]
 
 
 def test_what_is_presumed_is_not_looked_up_nor_are_command_ids_that_nothing_was_refused_by() -> None:
