@@ -1,7 +1,8 @@
-"""`tidemark topics create` and `tidemark topics check`."""
+"""`tidemark topics create`, `tidemark topics check` and `tidemark topics acls`."""
 
+import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +14,7 @@ from processor.cli.frame import (
     OutputOption,
     PartitionsOption,
     PrefixOption,
+    chosen_tenant,
     command,
     load,
     run,
@@ -20,12 +22,15 @@ from processor.cli.frame import (
     show_json,
     subcommands,
 )
+from processor.errors import SettingsError
 
 if TYPE_CHECKING:
+    from processor.kafka.acls import Acl
     from processor.kafka.topics import Finding
+    from processor.settings import Settings
 
 
-app = subcommands("Make the topics, or check that they are as they must be.")
+app = subcommands("Make the topics, check that they are as they must be, or print who needs which rights on them.")
 
 
 @app.command()
@@ -88,6 +93,63 @@ def check(
         show(f"all {len(topic_specs(settings))} topics are as they must be")
     if findings:
         raise typer.Exit(NO)
+
+
+def _users(metavar: str, about: str) -> object:
+    return typer.Option(metavar=metavar, help=about)
+
+
+@app.command()
+@command
+def acls(
+    worker: Annotated[list[str] | None, _users("USER", "An account of workers.")] = None,
+    client: Annotated[
+        list[str] | None,
+        _users("TENANT[:TOPIC]=USER", "An account that sends commands, and reads the outcomes or its reply topic."),
+    ] = None,
+    reader: Annotated[list[str] | None, _users("TENANT=USER", "An account that reads the feed.")] = None,
+    operator: Annotated[list[str] | None, _users("USER", "An account that makes topics and looks at them.")] = None,
+    brokers: BrokersOption = None,
+    topic_prefix: PrefixOption = None,
+    config: ConfigOption = None,
+    output: OutputOption = Form.TEXT,
+) -> None:
+    """Print the access rules that accounts need at the broker, and no more, as calls of Kafka's own tool.
+
+    For the tenants, the consumer group and the reply topics of the settings. An administrator runs what is printed,
+    with his login in `admin.properties`. Changes nothing by itself, and nothing when it is run twice.
+
+    Example: tidemark topics acls --worker tidemark --client acme=shop --reader acme=reports
+    """
+    settings = load(brokers, None, topic_prefix, None, config)
+    from processor.kafka.acls import client_acls, commands, operator_acls, reader_acls, worker_acls  # noqa: PLC0415
+
+    found: list[Acl] = []
+    for user in worker or []:
+        found += worker_acls(settings, user)
+    for given in client or []:
+        tenant, topic, user = _account(settings, "--client", given)
+        found += client_acls(settings, tenant, user, topic)
+    for given in reader or []:
+        tenant, _, user = _account(settings, "--reader", given)
+        found += reader_acls(settings, tenant, user)
+    for user in operator or []:
+        found += operator_acls(settings, user)
+    if not found:
+        raise SettingsError("Name an account: --worker, --client, --reader or --operator.")
+    if output is Form.JSON:
+        show_json({"acls": sorted(set(found))})
+    else:
+        for line in commands(found, settings.brokers):
+            show(line)
+
+
+def _account(settings: "Settings", option: str, given: str) -> tuple[str, str | None, str]:
+    """Tenant, reply topic and user."""
+    match = re.fullmatch(r"(?P<tenant>[^:=]+)(:(?P<topic>[^:=]+))?=(?P<user>.+)", given)
+    if match is None or (match["topic"] and option == "--reader"):
+        raise SettingsError(f"{option} is {given!r}, but must be TENANT=USER.")
+    return chosen_tenant(settings, match["tenant"]), match["topic"], match["user"]
 
 
 def _show_findings(findings: "Sequence[Finding]") -> None:

@@ -3,10 +3,8 @@
 import base64
 import json
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,46 +13,8 @@ from processor.errors import BrokerUnreachable
 from processor.kafka.connection import reach_broker
 from processor.kafka.topics import check_topics, create_topics
 from processor.settings import Settings, load_settings
-from tests.servers import Broker, CannotRun
-
-MODULES = "org.apache.kafka.common.security"
-
-
-class GuardedBroker(Broker):
-    """Takes user `admin` with password `geheim`, and tokens without a signature, over TLS on localhost."""
-
-    def _prepare(self) -> None:
-        self._certify()
-        super()._prepare()
-        text = self._config.read_text().replace("PLAINTEXT:PLAINTEXT,", "PLAINTEXT:SASL_SSL,")
-        plain = 'username="admin" password="geheim" user_admin="geheim"'
-        settings = {
-            "advertised.listeners": f"PLAINTEXT://localhost:{self.port}",
-            "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-512,OAUTHBEARER",
-            "sasl.mechanism.inter.broker.protocol": "PLAIN",
-            "listener.name.plaintext.plain.sasl.jaas.config": f"{MODULES}.plain.PlainLoginModule required {plain};",
-            "listener.name.plaintext.scram-sha-512.sasl.jaas.config": f"{MODULES}.scram.ScramLoginModule required;",
-            "listener.name.plaintext.oauthbearer.sasl.jaas.config": (
-                f'{MODULES}.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub="admin";'
-            ),
-            "ssl.keystore.type": "PEM",
-            "ssl.keystore.location": f"{self.folder}/server.pem",
-            "ssl.truststore.type": "PEM",
-            "ssl.truststore.location": f"{self.certificate}",
-        }
-        self._config.write_text(text + "".join(f"{name}={value}\n" for name, value in settings.items()))
-
-    @property
-    def certificate(self) -> Path:
-        return self.folder / "certificate.pem"
-
-    def _certify(self) -> None:
-        subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-days", "2"]
-        command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *subject]
-        files = ["-keyout", "key.pem", "-out", self.certificate.name]
-        subprocess.run([*command, *files], cwd=self.folder, check=True, capture_output=True)
-        pem = (self.folder / "key.pem").read_text() + self.certificate.read_text()
-        (self.folder / "server.pem").write_text(pem)
+from tests.guarded import GuardedBroker
+from tests.servers import CannotRun
 
 
 @pytest.fixture(scope="module")
