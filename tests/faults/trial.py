@@ -174,13 +174,18 @@ class Trial:
     # --- workers
 
     async def worker(
-        self, failpoints: str = "", *arguments: str, ready: bool = True, **environment: str
+        self,
+        failpoints: str = "",
+        *arguments: str,
+        ready: bool = True,
+        program: str = "processor.cli",
+        **environment: str,
     ) -> WorkerProcess:
         """Start a worker, and wait until it owns logs, unless a fault is to strike before (`ready=False`)."""
         log = self.folder / f"worker-{len(self.workers)}.log"
         with log.open("wb") as written:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "processor.cli", "worker", *arguments,
+                sys.executable, "-m", program, "worker", *arguments,
                 env=self._environment(failpoints) | environment, stderr=written,
             )  # fmt: skip
         worker = WorkerProcess(process, log)
