@@ -71,3 +71,10 @@ bench: $(INSTALLED) ## Measure
 
 clean: ## Remove what was made
 	rm -rf $(VENV) .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+
+# --- running it elsewhere
+
+.PHONY: chart-test
+
+chart-test: $(INSTALLED) ## Check the chart; builds Helm and the others by Go the first time
+	pytest -m chart tests/chart $(ARGS)

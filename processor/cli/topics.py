@@ -1,4 +1,4 @@
-"""`tidemark topics create`, `tidemark topics check` and `tidemark topics acls`."""
+"""`tidemark topics create`, `check`, `wait` and `acls`."""
 
 import re
 from collections.abc import Sequence
@@ -150,6 +150,31 @@ def _account(settings: "Settings", option: str, given: str) -> tuple[str, str | 
     if match is None or (match["topic"] and option == "--reader"):
         raise SettingsError(f"{option} is {given!r}, but must be TENANT=USER.")
     return chosen_tenant(settings, match["tenant"]), match["topic"], match["user"]
+
+
+@app.command()
+@command
+def wait(
+    timeout_s: Annotated[
+        float, typer.Option("--timeout", metavar="SECONDS", help="Give up after so long.", min=0)
+    ] = 60.0,
+    brokers: BrokersOption = None,
+    topic_prefix: PrefixOption = None,
+    partitions: PartitionsOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Wait until others have made the topics, so that a worker can start; nothing is changed.
+
+    What is wrong with them but does not keep a worker from starting is shown.
+
+    Example: tidemark topics wait --timeout 300
+    """
+    settings = load(brokers, None, topic_prefix, partitions, config)
+    from processor.kafka.topics import await_topics, topic_specs  # noqa: PLC0415
+
+    findings = run(await_topics(settings, timeout_s))
+    _show_findings(findings)
+    show(f"all {len(topic_specs(settings))} topics are there")
 
 
 def _show_findings(findings: "Sequence[Finding]") -> None:

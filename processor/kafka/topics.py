@@ -34,6 +34,7 @@ __all__ = [
     "Report",
     "TopicNames",
     "TopicSpec",
+    "await_topics",
     "check_topics",
     "count_partitions",
     "create_topics",
@@ -43,6 +44,7 @@ __all__ = [
 ]
 
 _POLL_S = 0.1
+_LOOK_AGAIN_S = 1.0
 _TOPIC_RESOURCE = 2
 _FOR_EVER = "-1"
 _NO_LIMIT = str(2**63 - 1)
@@ -132,6 +134,21 @@ async def require_topics(settings: Settings) -> list[Finding]:
     if fatal:
         raise TopicMismatch(_first_of([finding.text for finding in fatal]))
     return findings
+
+
+async def await_topics(settings: Settings, within_s: float) -> list[Finding]:
+    """What `require_topics` says, as soon as a worker can start.
+
+    Raises `TopicMismatch` where it still can't after `within_s` seconds, and `BrokerUnreachable`.
+    """
+    deadline = time.monotonic() + within_s
+    while True:
+        try:
+            return await require_topics(settings)
+        except TopicMismatch:
+            if time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(_LOOK_AGAIN_S)
 
 
 async def count_partitions(settings: Settings, names: Sequence[str]) -> dict[str, int]:

@@ -1,5 +1,9 @@
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
+from processor.kafka.topics import create_topics
 from tests.servers import Kafka
 from tests.world import World
 
@@ -31,3 +35,17 @@ def test_topics_that_are_not_as_they_must_be_are_told(apart: World) -> None:
     result = apart.run("topics", "create", "--partitions", "8")
     assert result.exit_code == 1
     assert "has 4 partitions" in result.stdout
+
+
+def test_topics_that_others_make_are_waited_for(apart: World) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        made = pool.submit(asyncio.run, create_topics(apart.settings))
+        result = apart.run("topics", "wait", "--timeout", "60")
+        made.result()
+    assert (result.exit_code, result.stdout) == (0, "all 5 topics are there\n")
+
+
+def test_topics_that_do_not_come_are_told(apart: World, topic_prefix: str) -> None:
+    result = apart.run("topics", "wait", "--timeout", "0")
+    assert result.exit_code == 2
+    assert f"The topic {topic_prefix}commands is missing" in result.stderr
