@@ -145,7 +145,7 @@ def _depth(value: bytes) -> int:
 
 def _checked(command: Command, limits: Limits) -> Command | Unfit:
     """What the types can't say: names without control characters, ids that are UUIDs, metadata that is an object."""
-    names = list(_names(command))
+    names = _names(command)
     flaw = _flaw(command, names)
     too_large = _too_large(len(command.events), names, limits)
     if flaw is None and too_large is None:
@@ -153,16 +153,16 @@ def _checked(command: Command, limits: Limits) -> Command | Unfit:
     return Unfit(command.stream, command.command_id, too_large, flaw)
 
 
-def _names(command: Command) -> Iterator[tuple[str, str]]:
-    yield "stream", command.stream
-    for event in command.events:
-        yield "an event's type", event.type
+def _names(command: Command) -> list[tuple[str, str]]:
+    names = [("stream", command.stream)]
+    names += [("an event's type", event.type) for event in command.events]
     if command.command_id is not UNSET:
-        yield "command_id", command.command_id
+        names.append(("command_id", command.command_id))
     if command.correlation_id is not UNSET:
-        yield "correlation_id", command.correlation_id
+        names.append(("correlation_id", command.correlation_id))
     if command.causation_id is not UNSET:
-        yield "causation_id", command.causation_id
+        names.append(("causation_id", command.causation_id))
+    return names
 
 
 def _too_large(events: int, names: Iterable[tuple[str, str]], limits: Limits) -> str | None:

@@ -137,14 +137,14 @@ def _traceparent(record: Record) -> str | None:
 
 def _holds(expected: ExpectedVersion, actual: int) -> bool:
     match expected:
+        case int():
+            return actual == expected
         case "any":
             return True
         case "no_stream":
             return actual == 0
         case "stream_exists":
             return actual > 0
-        case int():
-            return actual == expected
         case _:
             assert_never(expected)
 
@@ -237,14 +237,16 @@ class _Decider:
             return before
         known = self.view.known
         stored = [known[key] for event_id in ids if (key := (command.stream, event_id)) in known]
-        if record.offset in self.view.presumed_new and (stored or not self._holds(command)):
-            raise Unread
-        refusal = self._refuse(record, command, stored)
-        if refusal is not None:
-            self._remember(refusal, command)
-            return refusal
-        if stored:
-            return self._duplicate(record, command, stored)
+        if record.offset in self.view.presumed_new:
+            if stored or not self._holds(command):
+                raise Unread
+        else:
+            refusal = self._refuse(record, command, stored)
+            if refusal is not None:
+                self._remember(refusal, command)
+                return refusal
+            if stored:
+                return self._duplicate(record, command, stored)
         return _appended(Accepted, self.log, record, command, self._append(record, command, ids, time_ms))
 
     def _duplicate(self, record: Record, command: Command, stored: list[RecordedEvent]) -> Outcome:
@@ -256,7 +258,7 @@ class _Decider:
         return outcome
 
     def _refused_before(self, record: Record, command: Command) -> Outcome | None:
-        if command.command_id is UNSET:
+        if command.command_id is UNSET or not self.view.refused:
             return None
         refused = self.view.refused.get((command.stream, command.command_id))
         if refused is None or self.log_time_ms - refused.log_time_ms > self.rules.retention_ms:
