@@ -66,7 +66,7 @@ format: $(INSTALLED) ## Put the code in form
 	ruff check --fix .
 	ruff format .
 
-bench: $(INSTALLED) ## Measure
+bench: $(INSTALLED) ## Measure, and print floor, goal and measured for each row
 	python -m benchmarks $(ARGS)
 
 clean: ## Remove what was made

@@ -4,34 +4,28 @@ import argparse
 import asyncio
 import signal
 import sys
-from collections.abc import Awaitable, Callable
-from functools import partial
+import time
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
-from benchmarks.bed import Bed, StoreKind, bed, say
-from benchmarks.drain import Drained, drain
-from benchmarks.latency import RATE, WARM_UP_S, Latency, latency
-from benchmarks.load import commands
-from benchmarks.report import Result, drain_rows, latency_rows, machine, print_table
+from benchmarks.bed import Bed, bed, say
+from benchmarks.experiment import EXPERIMENTS, Options
+from benchmarks.report import Result, machine, print_table
 
-NAMES = ("drain-sqlite", "drain-postgres", "latency-sqlite", "latency-postgres")
 RESULT = Path(".build/bench.json")
-
-_Run = TypeVar("_Run", Drained, Latency)
 
 
 def main() -> None:
-    options = _options()
+    given = _options()
+    options = Options(given.commands, given.seconds, given.runs, given.stored)
     # So that a bench that is ended ends what it has started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    with bed(with_postgres=any(name.endswith("postgres") for name in options.only)) as on:
-        result = asyncio.run(_measure(on, options))
+    with bed() as on:
+        result = asyncio.run(_measure(on, options, given.only))
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_bytes(msgspec.json.format(msgspec.json.encode(result)) + b"\n")
-    if options.output == "json":
+    if given.output == "json":
         print(RESULT.read_text(), end="")
     else:
         print_table(result)
@@ -40,39 +34,32 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--only", nargs="+", choices=NAMES, default=list(NAMES), metavar="NAME", help=", ".join(NAMES))
+    names = tuple(EXPERIMENTS)
+    parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--commands", type=int, default=40_000, help="commands of a drain (40,000)")
-    parser.add_argument("--seconds", type=float, default=10.0, help="length of a latency run (10)")
-    parser.add_argument("--runs", type=int, default=3, help="runs of each, of which the median counts (3)")
+    parser.add_argument("--seconds", type=float, default=8.0, help="length of a latency run (8)")
+    parser.add_argument("--runs", type=int, default=5, help="runs of each, of which the median counts (5)")
+    parser.add_argument("--stored", type=int, default=10_000_000, help="events in a large store (10,000,000)")
     parser.add_argument("--output", choices=("text", "json"), default="text")
     return parser.parse_args()
 
 
-async def _measure(on: Bed, options: argparse.Namespace) -> Result:
-    result = Result(machine(), options.commands, options.seconds, options.runs)
-    for name in options.only:
-        what, _, store = name.partition("-")
-        kind: StoreKind = "postgres" if store == "postgres" else "sqlite"
-        if what == "drain":
-            records = list(commands(options.commands))
-            drained = await _alternate(name, options.runs, partial(drain, on, kind, records))
-            result.add(name, drain_rows(store, *drained), *drained)
-        else:
-            records = list(commands(int((WARM_UP_S + options.seconds) * RATE)))
-            waited = await _alternate(name, options.runs, partial(latency, on, kind, records))
-            result.add(name, latency_rows(store, *waited), *waited)
+async def _measure(on: Bed, options: Options, names: list[str]) -> Result:
+    result = Result(machine(), options)
+    for name in names:
+        begin = time.monotonic()
+        async with EXPERIMENTS[name](on, options) as experiment:
+            runs = result.runs[name] = {side: [] for side in experiment.sides}
+            for number in range(1, options.runs + 1):
+                for side, run in experiment.sides.items():
+                    runs[side].append(await run())
+                    say(f"{name} {number}/{options.runs} {side}: {runs[side][-1]}")
+            for side, run in experiment.last.items():
+                runs[side] = [await run()]
+                say(f"{name} {side}: {runs[side][-1]}")
+            result.rows += experiment.rows(runs)
+        say(f"{name}: {time.monotonic() - begin:.0f} s")
     return result
-
-
-async def _alternate(name: str, runs: int, run: Callable[..., Awaitable[_Run]]) -> tuple[list[_Run], list[_Run]]:
-    """The worker's runs and the yardstick's, in turns, so that what else the machine does meets both."""
-    ours: list[_Run] = []
-    yardstick: list[_Run] = []
-    for number in range(1, runs + 1):
-        for bare, done in ((True, yardstick), (False, ours)):
-            done.append(await run(bare=bare))
-            say(f"{name} {number}/{runs} {'yardstick' if bare else 'worker'}: {done[-1]}")
-    return ours, yardstick
 
 
 if __name__ == "__main__":

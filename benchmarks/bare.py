@@ -2,9 +2,9 @@
 
 They take the worker's settings from the environment and say on standard error when they are about to read.
 
-path: fetch the commands, insert as many ready-made rows into `events` by the database's bulk path, send two ready-made
-records for each, all acknowledged. No decoding, no decision, no Faust. It publishes a batch
-while it inserts the next one.
+path: fetch the commands, insert as many ready-made rows into `events` by the database's bulk path (beside a store in
+memory: none), send two ready-made records for each, all acknowledged. No decoding, no decision, no Faust. It publishes
+a batch while it inserts the next one.
 
 echo: one record back for each command. No store.
 """
@@ -12,7 +12,7 @@ echo: one record back for each command. No store.
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import asyncpg
@@ -42,10 +42,9 @@ Insert = Callable[[Sequence[tuple[Any, ...]]], Awaitable[None]]
 async def path(settings: Settings, count: int) -> None:
     """Move `count` commands."""
     is_postgres = settings.store.startswith("postgresql:")
-    made = ready(list(commands(count)), _TENANT, UUID if is_postgres else id_bytes)
+    made = ready(commands(count), _TENANT, UUID if is_postgres else id_bytes)
     names = TopicNames.of(settings.topic_prefix, DEFAULT_TENANT)
-    opened = _postgres(settings) if is_postgres else _sqlite(settings)
-    async with opened as insert, _consumer(settings) as consumer, _producer(settings) as producer:
+    async with inserting(settings) as insert, _consumer(settings) as consumer, _producer(settings) as producer:
         say_ready()
         _read_from_start(consumer, names.commands)
         await _move(settings, consumer, producer, insert, names, made, count)
@@ -141,6 +140,21 @@ async def _producer(settings: Settings) -> AsyncIterator[AIOKafkaProducer]:
         yield producer
     finally:
         await producer.stop()
+
+
+def inserting(settings: Settings) -> AbstractAsyncContextManager[Insert]:
+    """The bulk path of the store that is set."""
+    if settings.store == "memory:":
+        return _nowhere()
+    return _postgres(settings) if settings.store.startswith("postgresql:") else _sqlite(settings)
+
+
+@asynccontextmanager
+async def _nowhere() -> AsyncIterator[Insert]:
+    async def insert(_: Sequence[tuple[Any, ...]]) -> None:
+        pass
+
+    yield insert
 
 
 @asynccontextmanager

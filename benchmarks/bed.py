@@ -21,7 +21,7 @@ from processor.stores import open_store
 from processor.stores.migrate import upgrade
 from tests.servers import Broker, Postgres, fresh_database
 
-StoreKind = Literal["sqlite", "postgres"]
+StoreKind = Literal["sqlite", "postgres", "memory"]
 
 LOGS = [Log(DEFAULT_TENANT, partition) for partition in range(PARTITIONS)]
 
@@ -32,9 +32,8 @@ class Site(NamedTuple):
     settings: Settings
     names: TopicNames
 
-    @property
-    def environment(self) -> dict[str, str]:
-        """For a process that works here."""
+    def environment(self, **more: str) -> dict[str, str]:
+        """For a process that works here; `more` settings by name."""
         ours = {
             "TIDEMARK_BROKERS": ",".join(self.settings.brokers),
             "TIDEMARK_STORE": self.settings.store,
@@ -42,6 +41,7 @@ class Site(NamedTuple):
             "TIDEMARK_GROUP": self.settings.group,
             "TIDEMARK_HTTP": self.settings.http,
             "TIDEMARK_LOG_FORMAT": "json",
+            **{f"TIDEMARK_{name.upper()}": value for name, value in more.items()},
         }
         others = {name: value for name, value in os.environ.items() if not name.startswith("TIDEMARK_")}
         return others | ours
@@ -50,7 +50,7 @@ class Site(NamedTuple):
 class Bed:
     """Servers that outlive the runs, and a folder for SQLite's files on the disk of the working directory."""
 
-    def __init__(self, bootstrap: str, postgres: str | None, folder: Path) -> None:
+    def __init__(self, bootstrap: str, postgres: str, folder: Path) -> None:
         self.bootstrap = bootstrap
         self._postgres = postgres
         self._folder = folder
@@ -74,8 +74,10 @@ class Bed:
 
     @contextmanager
     def _store(self, kind: StoreKind, name: str) -> Iterator[str]:
+        if kind == "memory":
+            yield "memory:"
+            return
         if kind == "postgres":
-            assert self._postgres is not None, "no PostgreSQL server was started"
             with fresh_database(self._postgres, name) as url:
                 yield url
             return
@@ -88,7 +90,7 @@ class Bed:
 
 
 @contextmanager
-def bed(*, with_postgres: bool) -> Iterator[Bed]:
+def bed() -> Iterator[Bed]:
     """A bed on the servers named by `TIDEMARK_BENCH_KAFKA` and `TIDEMARK_BENCH_POSTGRES`, or on ones of its own.
 
     Its own PostgreSQL has its defaults: whatever is committed is on the disk.
@@ -98,8 +100,8 @@ def bed(*, with_postgres: bool) -> Iterator[Bed]:
         if bootstrap is None:
             say("starting a broker")
             bootstrap = servers.enter_context(Broker()).bootstrap
-        postgres = os.environ.get("TIDEMARK_BENCH_POSTGRES") if with_postgres else None
-        if with_postgres and postgres is None:
+        postgres = os.environ.get("TIDEMARK_BENCH_POSTGRES")
+        if postgres is None:
             say("starting PostgreSQL")
             postgres = servers.enter_context(Postgres()).url()
         folder = Path(mkdtemp(prefix="tidemark-bench-"))
@@ -109,6 +111,8 @@ def bed(*, with_postgres: bool) -> Iterator[Bed]:
 
 async def _make_store(settings: Settings) -> None:
     """With its schema and its first checkpoints, so that no run is the one that makes them."""
+    if settings.store == "memory:":
+        return
     upgrade(settings.store, partitions=settings.partitions)
     store = open_store(settings.store, partitions=settings.partitions)
     await store.open()

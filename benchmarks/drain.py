@@ -2,94 +2,198 @@
 
 Worker and bare path are watched alike, from outside. The clock starts when the process says that it is about to read
 (the worker: that it owns its first log), so that loading the program, joining the group and connecting do not count; it
-stops when the ends of the results and of the feed have moved by one record for each command.
+stops when the ends of the replies and of the feed have moved by what the commands come to.
+
+A relay compares the worker with itself: workers that are warm and own their logs stand still while the commands are
+laid before them, and the clock starts when they are let go.
 """
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from math import inf
-from typing import Self
+from typing import NamedTuple, Self
 
+import aiohttp
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from msgspec import Struct
 
 from benchmarks.bed import Bed, Site, StoreKind
-from benchmarks.invariants import check_bare, check_worker
+from benchmarks.invariants import check_run
 from benchmarks.load import PARTITIONS, CommandRecord, preload
 from benchmarks.process import WORKER, Measured, bare_path, running
+from benchmarks.ready import plans
+from tests.servers import free_port
 
 _LONGEST_S = 120.0
 _POLL_S, _LAST_POLL_S = 0.1, 0.01
 _LAST_PART = 0.9
+_PARTITIONS = range(PARTITIONS)
 
 
 class Drained(Struct):
-    """One run. `failure` says which invariant does not hold; such a run counts as zero."""
+    """One run. `failure` says which invariant does not hold; such a run counts as zero.
 
-    seconds: float
-    cpu_us: float
-    peak_mib: float
-    rate: float
+    rate: commands a second. events: how many they came to. cpu_us: of the processes, for each command.
+    """
+
+    rate: float = 0.0
+    events: int = 0
+    cpu_us: float | None = None
+    peak_mib: float | None = None
     failure: str | None = None
 
 
+class Amount(NamedTuple):
+    """How many replies and how many records on the feed."""
+
+    replies: int
+    events: int
+
+
+def amount_of(records: Sequence[CommandRecord]) -> Amount:
+    """What commands come to, from an empty store on."""
+    return Amount(len(records), sum(len(plan.events) for plan in plans(records).values()))
+
+
 async def drain(bed: Bed, kind: StoreKind, records: Sequence[CommandRecord], *, bare: bool) -> Drained:
-    """Preload, drain and check, on topics and a store of its own."""
+    """Preload, drain and check, on topics and a store of its own; each command comes to an event."""
     async with bed.site(kind) as site:
         await preload(bed.bootstrap, site.names.commands, records)
         try:
-            drained = await _drain(site, records, bare=bare)
+            drained = await drained_from_start(site, len(records), bare=bare)
         except (TimeoutError, RuntimeError) as error:
-            return Drained(inf, inf, inf, 0.0, str(error) or f"not drained in {_LONGEST_S:.0f} s")
-        check = check_bare if bare else check_worker
-        drained.failure = await check(site, records)
-    if drained.failure is not None:
-        drained.rate = 0.0
-    return drained
+            return Drained(failure=str(error) or f"not drained in {_LONGEST_S:.0f} s")
+        return counted(drained, await check_run(site, records, bare=bare))
 
 
-async def _drain(site: Site, records: Sequence[CommandRecord], *, bare: bool) -> Drained:
-    program = bare_path(len(records)) if bare else WORKER
+def counted(drained: Drained, failure: str | None) -> Drained:
+    """The run, if its invariants hold; else nothing of it."""
+    return drained if failure is None else Drained(failure=failure)
+
+
+async def drained_from_start(
+    site: Site, count: int, *, bare: bool = False, longest_s: float = _LONGEST_S, more: Mapping[str, str] | None = None
+) -> Drained:
+    """Drain the `count` commands that wait, each of which comes to an event, with one process."""
     async with AsyncExitStack() as stack:
         ends = await stack.enter_async_context(Ends(site))
-        process = await stack.enter_async_context(running(program, site.environment))
+        there = await ends.now()
+        program = bare_path(count) if bare else WORKER
+        process = await stack.enter_async_context(running(program, site.environment(**(more or {}))))
         begin = await process.ready()
         cpu_s = process.cpu_s()
-        await ends.reach(len(records), process)
+        await ends.reach(Amount(there.replies + count, there.events + count), [process], longest_s)
         seconds = time.perf_counter() - begin
         cpu_s = process.cpu_s() - cpu_s
-    return Drained(seconds, cpu_s / len(records) * 1e6, process.peak_mib, len(records) / seconds)
+    return Drained(count / seconds, count, cpu_s / count * 1e6, process.peak_mib)
+
+
+async def relay(
+    bed: Bed, kind: StoreKind, warm_up: Sequence[CommandRecord], records: Sequence[CommandRecord], workers: int = 1
+) -> Drained:
+    """Drain `warm_up`, then, measured, `records`, whose offsets follow."""
+    everything = [*warm_up, *records]
+    before, after = amount_of(warm_up), amount_of(everything)
+    async with bed.site(kind) as site:
+        try:
+            drained = await _relay(bed, site, warm_up, records, (before, after), workers)
+        except (TimeoutError, RuntimeError) as error:
+            return Drained(failure=str(error) or f"not drained in {_LONGEST_S:.0f} s")
+        return counted(drained, await check_run(site, everything))
+
+
+async def _relay(
+    bed: Bed,
+    site: Site,
+    warm_up: Sequence[CommandRecord],
+    records: Sequence[CommandRecord],
+    amounts: tuple[Amount, Amount],
+    workers: int,
+) -> Drained:
+    before, after = amounts
+    async with AsyncExitStack() as stack:
+        ends = await stack.enter_async_context(Ends(site))
+        team = [await stack.enter_async_context(_Worker(site)) for _ in range(workers)]
+        await asyncio.gather(*(worker.owns(PARTITIONS // workers) for worker in team))
+        processes = [worker.process for worker in team]
+        await preload(bed.bootstrap, site.names.commands, warm_up)
+        await ends.reach(before, processes)
+        for process in processes:
+            process.suspend()
+        await preload(bed.bootstrap, site.names.commands, records)
+        cpu_s = sum(process.cpu_s() for process in processes)
+        begin = time.perf_counter()
+        for process in processes:
+            process.resume()
+        await ends.reach(after, processes)
+        seconds = time.perf_counter() - begin
+        cpu_s = sum(process.cpu_s() for process in processes) - cpu_s
+    peak_mib = max(process.peak_mib for process in processes)
+    count = len(records)
+    return Drained(count / seconds, after.events - before.events, cpu_s / count * 1e6, peak_mib)
+
+
+class _Worker:
+    """A worker that says by its status page what it owns."""
+
+    process: Measured
+
+    def __init__(self, site: Site) -> None:
+        address = f"127.0.0.1:{free_port()}"
+        self._status = f"http://{address}/status"
+        self._running = running(WORKER, site.environment(http=address))
+
+    async def __aenter__(self) -> Self:
+        self.process = await self._running.__aenter__()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._running.__aexit__(None, None, None)
+
+    async def owns(self, logs: int) -> None:
+        """Wait until exactly so many logs are its own. Raises `TimeoutError`, `RuntimeError`."""
+        async with asyncio.timeout(_LONGEST_S), aiohttp.ClientSession() as session:
+            while await self._owned(session) != logs:
+                self.process.check()
+                await asyncio.sleep(_POLL_S)
+
+    async def _owned(self, session: aiohttp.ClientSession) -> int:
+        try:
+            async with session.get(self._status) as response:
+                found = await response.json()
+        except aiohttp.ClientConnectionError:
+            return 0
+        return sum(log["state"] == "running" for log in found["logs"])
 
 
 class Ends:
-    """The ends of a site's results and feed."""
+    """The ends of a site's replies and feed."""
 
     def __init__(self, site: Site) -> None:
         names = site.names
-        self._lanes = [
-            [TopicPartition(topic, partition) for partition in range(PARTITIONS)]
-            for topic in (names.results, names.events)
-        ]
+        self._replies = [TopicPartition(topic, n) for topic in (names.results, names.conflicts) for n in _PARTITIONS]
+        self._feed = [TopicPartition(names.events, n) for n in _PARTITIONS]
         self._consumer = AIOKafkaConsumer(bootstrap_servers=site.settings.brokers)
 
     async def __aenter__(self) -> Self:
         await self._consumer.start()
-        await self._least()
+        await self.now()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._consumer.stop()
 
-    async def reach(self, count: int, process: Measured) -> None:
-        """Return when both have `count` records; looks more often towards the end."""
-        async with asyncio.timeout(_LONGEST_S):
-            while (least := await self._least()) < count:
-                process.check()
-                await asyncio.sleep(_LAST_POLL_S if least > _LAST_PART * count else _POLL_S)
+    async def now(self) -> Amount:
+        """How much there is."""
+        found = await self._consumer.end_offsets([*self._replies, *self._feed])
+        return Amount(sum(found[tp] for tp in self._replies), sum(found[tp] for tp in self._feed))
 
-    async def _least(self) -> int:
-        found = await self._consumer.end_offsets([tp for lane in self._lanes for tp in lane])
-        least: int = min(sum(found[tp] for tp in lane) for lane in self._lanes)
-        return least
+    async def reach(self, amount: Amount, processes: Sequence[Measured], longest_s: float = _LONGEST_S) -> None:
+        """Return when there is so much; looks more often towards the end. Raises `TimeoutError`, `RuntimeError`."""
+        async with asyncio.timeout(longest_s):
+            while (now := await self.now()).replies < amount.replies or now.events < amount.events:
+                for process in processes:
+                    process.check()
+                late = sum(now) > _LAST_PART * sum(amount)
+                await asyncio.sleep(_LAST_POLL_S if late else _POLL_S)

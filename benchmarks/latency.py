@@ -7,7 +7,6 @@ import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from math import inf
 from statistics import quantiles
 from typing import Self
 
@@ -16,7 +15,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from msgspec import Struct
 
 from benchmarks.bed import Bed, Site, StoreKind
-from benchmarks.invariants import check_worker
+from benchmarks.invariants import check_run
 from benchmarks.load import PARTITIONS, CommandRecord
 from benchmarks.process import BARE_ECHO, WORKER, running
 
@@ -28,10 +27,10 @@ _POLL_MS = 10
 
 
 class Latency(Struct):
-    """One run, in milliseconds. `failure` says what went wrong; such a run counts as endless."""
+    """One run, in milliseconds. `failure` says what went wrong; such a run counts as endless (None)."""
 
-    p50_ms: float
-    p99_ms: float
+    p50_ms: float | None = None
+    p99_ms: float | None = None
     failure: str | None = None
 
 
@@ -50,10 +49,10 @@ async def latency(bed: Bed, kind: StoreKind, records: Sequence[CommandRecord], *
         try:
             waited_ms = await _waited_ms(site, records, bare=bare)
         except (TimeoutError, RuntimeError) as error:
-            return Latency(inf, inf, str(error) or "not every command was answered in time")
-        failure = None if bare else await check_worker(site, records)
+            return Latency(failure=str(error) or "not every command was answered in time")
+        failure = None if bare else await check_run(site, records)
     if failure is not None:
-        return Latency(inf, inf, failure)
+        return Latency(failure=failure)
     cuts = quantiles(waited_ms[int(WARM_UP_S * RATE) :], n=100, method="inclusive")
     return Latency(cuts[49], cuts[98])
 
@@ -61,7 +60,7 @@ async def latency(bed: Bed, kind: StoreKind, records: Sequence[CommandRecord], *
 async def _waited_ms(site: Site, records: Sequence[CommandRecord], *, bare: bool) -> list[float]:
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(_Client(site))
-        process = await stack.enter_async_context(running(BARE_ECHO if bare else WORKER, site.environment))
+        process = await stack.enter_async_context(running(BARE_ECHO if bare else WORKER, site.environment()))
         await process.ready()
         return await client.measure(records)
 

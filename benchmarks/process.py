@@ -58,6 +58,18 @@ class Measured:
         used_s: float = times.user + times.system
         return used_s
 
+    def suspend(self) -> None:
+        """Let it stand still, with its connections open."""
+        self._usage.suspend()
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self._usage.resume()
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        self._usage.kill()
+
     def check(self) -> None:
         """Raise `RuntimeError` if it has failed."""
         if self._process.returncode:
@@ -83,6 +95,7 @@ class Measured:
     async def stop(self) -> None:
         """End it; by force where it does not end."""
         if self._process.returncode is None:
+            self._usage.resume()
             self._process.terminate()
             try:
                 async with asyncio.timeout(_STOP_S):

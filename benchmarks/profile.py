@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.bed import Bed, StoreKind, bed, say
-from benchmarks.drain import Ends
+from benchmarks.drain import Amount, Ends
 from benchmarks.load import commands, preload
 from benchmarks.process import WORKER, running
 
@@ -59,7 +59,7 @@ def main() -> None:
     py_spy = shutil.which("py-spy")
     if py_spy is None:
         sys.exit("py-spy is not on the PATH: install it with pip")
-    with bed(with_postgres=options.store == "postgres") as on:
+    with bed() as on:
         stacks, cpu_us = asyncio.run(_sampled(on, options.store, options.commands, py_spy))
     stages = _by_stage(stacks)
     print(f"{cpu_us:5.1f} µs  100.0%  of the worker's CPU time per command")
@@ -70,20 +70,20 @@ def main() -> None:
 
 async def _sampled(on: Bed, kind: StoreKind, count: int, py_spy: str) -> tuple[list[str], float]:
     """The stacks of a worker that drains, as py-spy's raw format has them, and its CPU time per command in µs."""
-    records = list(commands(count))
+    records = commands(count)
     with TemporaryDirectory() as folder:
         raw = Path(folder) / "stacks"
         async with on.site(kind) as site:
             say("preloading")
             await preload(on.bootstrap, site.names.commands, records)
-            async with Ends(site) as ends, running(WORKER, site.environment) as worker:
+            async with Ends(site) as ends, running(WORKER, site.environment()) as worker:
                 await worker.ready()
                 cpu_s = worker.cpu_s()
                 command = [py_spy, "record", "--pid", str(worker.pid), "--format", "raw", "--output", str(raw)]
                 command += ["--rate", str(_RATE_HZ), "--duration", str(_LONGEST_S), "--nonblocking"]
                 sampler = await asyncio.create_subprocess_exec(*command, stdout=DEVNULL, stderr=DEVNULL)
                 try:
-                    await ends.reach(count, worker)
+                    await ends.reach(Amount(count, count), [worker])
                     cpu_s = worker.cpu_s() - cpu_s
                 finally:
                     sampler.send_signal(signal.SIGINT)

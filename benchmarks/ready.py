@@ -1,16 +1,16 @@
-"""What a drain leaves behind, made ready beforehand: the rows and records that the bare path only has to move.
+"""What commands come to, made ready beforehand: for the checks, and as the rows and records that yardsticks only move.
 
-They come out of the product's own decision, so they are the ones that the worker writes for the same commands.
+It comes out of the product's own decision, so it is what the worker writes for the same commands.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from benchmarks.load import PARTITIONS, CommandRecord, by_partition
 from processor.chain import genesis
 from processor.codec import decode, encode_outcome, event_headers
 from processor.decide import decide
-from processor.messages import Checkpoint, Limits, Log, Plan, Rules, View
+from processor.messages import Checkpoint, Head, Limits, Log, Plan, Rules, View
 from processor.names import DEFAULT_TENANT
 from processor.stores.rows import event_rows
 
@@ -26,18 +26,31 @@ class Ready(NamedTuple):
     replies: list[Outgoing]
 
 
+class Start(NamedTuple):
+    """What a log holds before the first command: its checkpoint, and the heads of the streams that are asked for."""
+
+    checkpoint: Checkpoint
+    heads: Mapping[str, Head]
+
+
+def empty(log: Log) -> Start:
+    """Nothing yet; owned for the first time."""
+    return Start(Checkpoint(1, 0, 1, 0, genesis(log)), {})
+
+
+def plan_of(log: Log, records: Sequence[CommandRecord], start: Start | None = None) -> Plan:
+    """What the commands of one log come to."""
+    checkpoint, heads = start or empty(log)
+    view = View.empty()
+    view.heads.update(heads)
+    entries = [(record, decode(record.key, record.value, Limits())) for record in records]
+    return decide(Rules(PARTITIONS), log, checkpoint, view, entries, checkpoint.next_offset + len(records))
+
+
 def plans(records: Sequence[CommandRecord]) -> dict[Log, Plan]:
     """What the commands come to, each log from its beginning."""
-    rules = Rules(PARTITIONS)
     return {
-        (log := Log(DEFAULT_TENANT, partition)): decide(
-            rules,
-            log,
-            Checkpoint(1, 0, 1, 0, genesis(log)),
-            View.empty(),
-            [(record, decode(record.key, record.value, Limits())) for record in of_partition],
-            len(of_partition),
-        )
+        (log := Log(DEFAULT_TENANT, partition)): plan_of(log, of_partition)
         for partition, of_partition in by_partition(records).items()
     }
 

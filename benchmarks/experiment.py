@@ -1,0 +1,255 @@
+"""The experiments: what takes turns, and what rows come of it."""
+
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+from msgspec import Struct
+
+from benchmarks.alone import alone
+from benchmarks.bed import Bed, StoreKind
+from benchmarks.drain import Drained, drain, relay
+from benchmarks.large import large_store
+from benchmarks.latency import RATE, WARM_UP_S, Latency, latency
+from benchmarks.load import Commands, Mix, commands, following
+from benchmarks.openloop import HOT_AT, SHARES, Offered, offer
+from benchmarks.targets import Row, middle, ratio
+
+NAMES = {"sqlite": "SQLite", "postgres": "PostgreSQL", "memory": "memory store"}
+
+
+class Options(Struct, frozen=True):
+    """How much of everything. commands: of a drain. stored: events that a large store holds."""
+
+    commands: int
+    seconds: float
+    runs: int
+    stored: int
+
+
+class Run(Protocol):
+    """What came of a run; `failure` says why it does not count."""
+
+    @property
+    def failure(self) -> str | None: ...
+
+
+Runs = Mapping[str, Sequence[Any]]
+"""The runs by the name of the side."""
+
+
+class Experiment(NamedTuple):
+    """Sides that take turns, so that what else the machine does meets all of them, and the rows that they come to.
+
+    `last` are run once, at the end.
+    """
+
+    sides: Mapping[str, Callable[[], Awaitable[Run]]]
+    rows: Callable[[Runs], list[Row]]
+    last: Mapping[str, Callable[[], Awaitable[Run]]] = {}
+
+
+Make = Callable[[Bed, Options], AbstractAsyncContextManager[Experiment]]
+
+
+# --- drains
+
+
+@asynccontextmanager
+async def drains(bed: Bed, options: Options, *, kind: StoreKind) -> AsyncIterator[Experiment]:
+    """One worker against the bare path."""
+    records = commands(options.commands)
+    sides = {"bare path": True, "worker": False}
+    yield Experiment(
+        {side: partial(drain, bed, kind, records, bare=bare) for side, bare in sides.items()},
+        partial(_drain_rows, kind),
+    )
+
+
+def _drain_rows(kind: StoreKind, runs: Runs) -> list[Row]:
+    rows = [_rate_row(f"drain-{kind}", runs, "worker", "bare path")]
+    if kind != "memory":
+        cpu_us = middle((run.cpu_us for run in runs["worker"]), more=False)
+        bare_us = middle((run.cpu_us for run in counting(runs["bare path"])), more=False)
+        peak = middle((run.peak_mib for run in runs["worker"]), more=False)
+        detail = f"the bare path {_shown(bare_us)} µs; the worker's memory {_shown(peak)} MiB at the highest"
+        rows.append(Row(f"cpu-{kind}", cpu_us, detail))
+    return rows
+
+
+@asynccontextmanager
+async def mixes(bed: Bed, options: Options) -> AsyncIterator[Experiment]:
+    """The worker against itself on PostgreSQL: twice as many workers, and other commands, after the same warm-up."""
+    count = options.commands
+    load = Commands()
+    warm_up, plain = load.take(count), load.take(count)
+    several = Commands().take(count // 2, Mix(events=10))
+    stale = Commands().take(2 * count, Mix(stale_every=20))
+    run = partial(relay, bed, "postgres")
+    yield Experiment(
+        {
+            "plain": partial(run, warm_up, plain),
+            "two workers": partial(run, warm_up, plain, workers=2),
+            "10 events": partial(run, several[: count // 4], several[count // 4 :]),
+            "duplicates": partial(run, warm_up, following(warm_up, warm_up)),
+            "5% conflicts": partial(run, stale[:count], stale[count:]),
+        },
+        _mix_rows,
+    )
+
+
+def _mix_rows(runs: Runs) -> list[Row]:
+    events, plain = _events_rate(runs["10 events"]), _rate(counting(runs["plain"]))
+    return [
+        _rate_row("two-workers", runs, "two workers", "plain"),
+        Row("ten-events", ratio(events, plain), f"{_shown(events)} events/s, {_shown(plain)} commands/s"),
+        _rate_row("duplicates", runs, "duplicates", "plain"),
+        _rate_row("conflicts", runs, "5% conflicts", "plain"),
+    ]
+
+
+@asynccontextmanager
+async def stores_alone(bed: Bed, options: Options, *, kind: StoreKind) -> AsyncIterator[Experiment]:
+    """The worker's cycles without Kafka against the database's bulk path."""
+    yield Experiment(
+        {what: partial(alone, bed, kind, options.commands, what) for what in ("bulk", "cycles")},
+        lambda runs: [_rate_row(f"alone-{kind}", runs, "cycles", "bulk")],
+    )
+
+
+# --- latency
+
+
+@asynccontextmanager
+async def trickles(bed: Bed, options: Options) -> AsyncIterator[Experiment]:
+    """Send to reply of a worker on either store against the bare echo."""
+    records = commands(int((WARM_UP_S + options.seconds) * RATE))
+    yield Experiment(
+        {
+            "bare echo": partial(latency, bed, "memory", records, bare=True),
+            "postgres": partial(latency, bed, "postgres", records, bare=False),
+            "sqlite": partial(latency, bed, "sqlite", records, bare=False),
+        },
+        _trickle_rows,
+    )
+
+
+def _trickle_rows(runs: Runs) -> list[Row]:
+    figures: dict[str, Callable[[Latency], float | None]] = {
+        "p50": lambda run: run.p50_ms,
+        "p99": lambda run: run.p99_ms,
+    }
+    rows = []
+    for kind, (name, figure) in itertools.product(("postgres", "sqlite"), figures.items()):
+        ours = middle(map(figure, runs[kind]), more=False)
+        echo = middle(map(figure, counting(runs["bare echo"])), more=False)
+        rows.append(Row(f"{name}-{kind}", ratio(ours, echo), f"{_shown(ours)} ms, the echo {_shown(echo)} ms"))
+    return rows
+
+
+@asynccontextmanager
+async def open_loop(bed: Bed, options: Options) -> AsyncIterator[Experiment]:
+    """At shares of the rate that a drain of the same run has."""
+    records = commands(options.commands)
+    rates: list[float] = []
+
+    async def drain_rate() -> Drained:
+        drained = await drain(bed, "postgres", records, bare=False)
+        rates.append(drained.rate)
+        return drained
+
+    async def offered() -> Offered:
+        return await offer(bed, rates[-1], options.seconds / 2)
+
+    yield Experiment({"drain": drain_rate, "offered": offered}, _open_rows)
+
+
+def _open_rows(runs: Runs) -> list[Row]:
+    offered: Sequence[Offered] = runs["offered"]
+    rows = []
+    for share in map(str, SHARES):
+        levels = [run.levels.get(share) for run in offered]
+        p99_ms = middle((level.p99_ms if level else None for level in levels), more=False)
+        rate = middle((level.rate if level else None for level in levels), more=True)
+        rows.append(Row(f"open-{share}", p99_ms, f"at {_shown(rate)} commands/s, PostgreSQL"))
+    hot_ms = middle((run.hot_ms for run in offered), more=False)
+    even_ms = middle((run.even_ms for run in counting(offered)), more=False)
+    detail = f"{_shown(hot_ms)} ms against {_shown(even_ms)} ms, both at {HOT_AT}% of the drain rate"
+    return [*rows, Row("hot", ratio(hot_ms, even_ms), detail)]
+
+
+# --- a large store
+
+
+@asynccontextmanager
+async def large(bed: Bed, options: Options, *, kind: StoreKind) -> AsyncIterator[Experiment]:
+    """The worker on a store with many events against itself on an empty one."""
+    records = commands(options.commands)
+    async with large_store(bed, kind, options.stored) as store:
+        yield Experiment(
+            {
+                "empty": partial(drain, bed, kind, records, bare=False),
+                "stored": partial(store.drain, options.commands),
+                "restart": partial(store.crash, options.commands),
+            },
+            partial(_large_rows, options.stored),
+            {"hot": store.drain_hot},
+        )
+
+
+def _large_rows(stored: int, runs: Runs) -> list[Row]:
+    peak_mib = middle((run.peak_mib for run in runs["hot"]), more=False)
+    with_stored = f"with {stored:,} events in as many streams stored"
+    rate = _rate_row("stored", runs, "stored", "empty")
+    rate.detail += f", {with_stored}"
+    return [
+        Row("memory", None if peak_mib is None else peak_mib * 2**20 / 1e6, f"{with_stored}, a tenth of them hot"),
+        Row("restart", middle((run.seconds for run in runs["restart"]), more=False), with_stored),
+        rate,
+    ]
+
+
+# --- figures
+
+
+def counting(runs: Sequence[Any]) -> Sequence[Any]:
+    """The runs of a yardstick that hold: one that fails must not make the worker look better."""
+    return [run for run in runs if run.failure is None]
+
+
+def _rate(runs: Sequence[Drained]) -> float | None:
+    return middle((run.rate for run in runs), more=True)
+
+
+def _events_rate(runs: Sequence[Drained]) -> float | None:
+    return middle((10 * run.rate for run in runs), more=True)
+
+
+def _rate_row(key: str, runs: Runs, ours: str, theirs: str) -> Row:
+    our_rate, their_rate = _rate(runs[ours]), _rate(counting(runs[theirs]))
+    share = ratio(our_rate, their_rate)
+    row = Row(key, share, f"{_shown(our_rate)} of {_shown(their_rate)} commands/s")
+    if row.target.unit == "%" and share is not None:
+        row.measured = 100 * share
+    return row
+
+
+def _shown(value: float | None) -> str:
+    if value is None:
+        return "none"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+
+
+EXPERIMENTS: dict[str, Make] = {
+    "drain-postgres": partial(drains, kind="postgres"),
+    "drain-sqlite": partial(drains, kind="sqlite"),
+    "drain-memory": partial(drains, kind="memory"),
+    "mixes": mixes,
+    "alone-postgres": partial(stores_alone, kind="postgres"),
+    "alone-sqlite": partial(stores_alone, kind="sqlite"),
+    "latency": trickles,
+    "open-loop": open_loop,
+    "large-postgres": partial(large, kind="postgres"),
+}
