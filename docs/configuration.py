@@ -16,7 +16,7 @@ SECTIONS = {
     "kafka_security_protocol": "Encryption and login",
     "max_record_bytes": "Limits and rules",
     "batch_size": "Speed and durability",
-    "log_level": "Logs",
+    "hot_streams": "Telemetry and logs",
 }
 
 

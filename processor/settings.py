@@ -242,6 +242,21 @@ class Settings(BaseSettings):
         most=100,
     )
 
+    hot_streams: int = _field(
+        5,
+        "How many of the hottest streams `/metrics` and `/status` name, of those with 1% of the worker's commands or "
+        "more; 0 where streams' names are not for everyone who reads metrics.",
+        least=0,
+        most=50,
+    )
+    trace_one_in: int = _field(
+        0,
+        "Of the commands whose client sent no `traceparent`, one in so many is traced; 0 for none. Traces need an "
+        "`OTEL_EXPORTER_OTLP_ENDPOINT`.",
+        least=0,
+        most=1_000_000,
+    )
+
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = _field(
         "info", "How much is logged, on standard error."
     )

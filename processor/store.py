@@ -26,6 +26,14 @@ class Committed(Enum):
     """Of this plan, or of one beside it, an event id is in its stream already: look the ids up and decide again."""
 
 
+class Usage(Struct, frozen=True):
+    """What a store takes: bytes on its disk, and how many of how many connections are in use now."""
+
+    bytes: int
+    connections_used: int
+    connections: int
+
+
 class StreamInfo(Struct, frozen=True):
     """A stream as listings show it."""
 
@@ -51,6 +59,10 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """Let go of everything. Never fails, and may be called twice."""
+        ...
+
+    async def examine(self) -> Usage:
+        """Answer, and look at the schema again. Raises `SchemaMismatch`, `StoreUnreachable`."""
         ...
 
     # --- the writer's side

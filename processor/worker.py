@@ -16,11 +16,14 @@ from processor.kafka.feed import find
 from processor.kafka.ownership import LogStatus, Ownership
 from processor.kafka.publish import LogPublisher, Outbound
 from processor.kafka.topics import message_bytes, require_topics
+from processor.kafka.watch import Watch
 from processor.messages import Log
 from processor.names import TopicNames
 from processor.settings import Settings
 from processor.store import Store
 from processor.stores import open_store
+from processor.telemetry.export import Telemetry
+from processor.telemetry.reading import Reading
 
 logger = structlog.get_logger(__name__)
 
@@ -36,6 +39,9 @@ class Worker:
         self._stop = asyncio.Event()
         self._crash: BaseException | None = None
         self._ownership: Ownership | None = None
+        self._watch: Watch | None = None
+        self._names = {tenant: TopicNames.of(settings.topic_prefix, tenant) for tenant in settings.tenants}
+        self._telemetry = Telemetry(settings, self._names, self._reading)
 
     @property
     def statuses(self) -> Mapping[Log, LogStatus]:
@@ -56,17 +62,25 @@ class Worker:
         outbound = self._outbound()
         try:
             await self._start(outbound)
-            async with health_server(settings.http_host, settings.http_port, self._health):
+            metrics = self._telemetry.prometheus_text
+            async with health_server(settings.http_host, settings.http_port, self._health, metrics):
                 await self._serve(store, outbound)
         finally:
             await outbound.stop()
             await store.close()
+            await self._telemetry.close()
         if self._crash is not None:
             raise self._crash
 
     def _health(self) -> Health:
+        hot_streams = self._telemetry.meter.hot_streams(self._settings.hot_streams)
+        if self._ownership is None or self._watch is None:
+            return Health(False, {}, "not asked yet")
         logs = {log: (status.state, status.reason) for log, status in self.statuses.items()}
-        return Health(self._ownership is not None and self._ownership.joined, logs)
+        return Health(self._ownership.joined, logs, self._watch.store_fault, self._watch.stuck, hot_streams)
+
+    def _reading(self) -> Reading:
+        return self._watch.reading() if self._watch is not None else Reading({}, [], None)
 
     def _outbound(self) -> Outbound:
         settings = self._settings
@@ -74,6 +88,7 @@ class Worker:
             client_options(settings),
             compression=None if settings.compression == "none" else settings.compression,
             max_record_bytes=message_bytes(settings),
+            meter=self._telemetry.meter,
         )
 
     async def _start(self, outbound: Outbound) -> None:
@@ -84,8 +99,9 @@ class Worker:
 
     async def _serve(self, store: Store, outbound: Outbound) -> None:
         settings = self._settings
-        names = {tenant: TopicNames.of(settings.topic_prefix, tenant) for tenant in settings.tenants}
+        names, meter = self._names, self._telemetry.meter
         app = build_app(settings, names)
+        source = GroupSource(app, names)
 
         def publisher(log: Log, feed_position: int, reply_from: int) -> LogPublisher:
             return LogPublisher(
@@ -97,6 +113,7 @@ class Worker:
                 reply_from=reply_from,
                 backlog=settings.publish_backlog,
                 on_room=app.cycles.wake,
+                meter=meter,
             )
 
         async def found(logs: Sequence[Log], group_offsets: Mapping[Log, int | None]) -> dict[Log, Found]:
@@ -104,7 +121,7 @@ class Worker:
 
         ownership = self._ownership = app.ownership = Ownership(
             store,
-            GroupSource(app, names),
+            source,
             found,
             publisher,
             partitions=settings.partitions,
@@ -119,8 +136,16 @@ class Worker:
             batch_size=settings.batch_size,
             linger_s=settings.linger_ms / 1000,
             on_lost=ownership.lost,
+            meter=meter,
         )
-        tasks = [asyncio.create_task(cycles.run()), asyncio.create_task(ownership.keep_house())]
+        watch = self._watch = Watch(
+            store,
+            ownership,
+            source.fetched,
+            faults=lambda: meter.faults,
+            stall_timeout_s=settings.stall_timeout_s,
+        )
+        tasks = [asyncio.create_task(part) for part in (cycles.run(), ownership.keep_house(), watch.run())]
         for task in tasks:
             task.add_done_callback(self._task_done)
         try:

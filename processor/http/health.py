@@ -1,13 +1,14 @@
-"""Whether the worker is alive and ready, for probes and for people: `/live`, `/ready` and `/status`."""
+"""What probes, people and Prometheus ask a worker: `/live`, `/ready`, `/status` and `/metrics`."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
 import structlog
 from aiohttp import web
 from msgspec import Struct
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from processor.messages import Log
 
@@ -18,21 +19,38 @@ class Health(Struct, frozen=True):
     """`joined`: the group has given the worker an assignment, be it an empty one (a standby).
 
     `logs`: by assigned log its state (`claiming`, `running`, `stopped`) and, where there is one, the reason.
+    `store_fault`: why the store can't be used, empty where it can. `stuck`: logs that do not move though nothing is in
+    their way. `hot_streams`: tenant, name and share of the commands.
     """
 
     joined: bool
     logs: Mapping[Log, tuple[str, str]]
+    store_fault: str = ""
+    stuck: Sequence[Log] = ()
+    hot_streams: Sequence[tuple[tuple[str, str], float]] = ()
+
+    @property
+    def ready(self) -> bool:
+        """With an assignment whose logs are all claimed, or stand still for a reason that an operator has to mend."""
+        claimed = all(state != "claiming" for state, _ in self.logs.values())
+        return self.joined and claimed and not self.store_fault
 
 
 @asynccontextmanager
-async def health_server(host: str, port: int, health: Callable[[], Health]) -> AsyncIterator[None]:
-    """Serve while the block runs. An address that is taken is said, and the worker goes on without."""
+async def health_server(
+    host: str, port: int, health: Callable[[], Health], metrics: Callable[[], bytes]
+) -> AsyncIterator[None]:
+    """Serve while the block runs. An address that is taken is said, and the worker goes on without.
+
+    `metrics` gives Prometheus' text; it is called on a thread, so that many logs hold nothing up.
+    """
     app = web.Application()
     app.add_routes(
         [
-            web.get("/live", _live),
+            web.get("/live", partial(_live, health)),
             web.get("/ready", partial(_ready, health)),
             web.get("/status", partial(_status, health)),
+            web.get("/metrics", partial(_metrics, metrics)),
         ]
     )
     runner = web.AppRunner(app, access_log=None)
@@ -50,17 +68,16 @@ async def health_server(host: str, port: int, health: Callable[[], Health]) -> A
         await runner.cleanup()
 
 
-async def _live(_: web.Request) -> web.Response:
-    """Answered by the loop that does the work: an answer means that it turns."""
-    await asyncio.sleep(0)
-    return web.json_response({"live": True})
+async def _live(health: Callable[[], Health], _: web.Request) -> web.Response:
+    """Answered by the loop that does the work: an answer means that it turns; whether its logs move, it says."""
+    stuck = [str(log) for log in health().stuck]
+    return web.json_response({"live": not stuck, "stuck": stuck}, status=503 if stuck else 200)
 
 
 async def _ready(health: Callable[[], Health], _: web.Request) -> web.Response:
-    """Ready with an assignment whose logs are all claimed, or stand still for a reason that an operator has to mend."""
     found = health()
-    ready = found.joined and all(state != "claiming" for state, _ in found.logs.values())
-    return web.json_response({"ready": ready, "logs": len(found.logs)}, status=200 if ready else 503)
+    answer = {"ready": found.ready, "logs": len(found.logs), "store": found.store_fault or "ok"}
+    return web.json_response(answer, status=200 if found.ready else 503)
 
 
 async def _status(health: Callable[[], Health], _: web.Request) -> web.Response:
@@ -69,4 +86,14 @@ async def _status(health: Callable[[], Health], _: web.Request) -> web.Response:
         {"tenant": log.tenant, "partition": log.partition, "state": state, "reason": reason}
         for log, (state, reason) in sorted(found.logs.items())
     ]
-    return web.json_response({"joined": found.joined, "logs": logs})
+    hot = [
+        {"tenant": tenant, "stream": stream, "share": round(share, 3)} for (tenant, stream), share in found.hot_streams
+    ]
+    return web.json_response(
+        {"joined": found.joined, "store": found.store_fault or "ok", "logs": logs, "hot_streams": hot}
+    )
+
+
+async def _metrics(metrics: Callable[[], bytes], _: web.Request) -> web.Response:
+    text = await asyncio.to_thread(metrics)
+    return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -15,7 +15,7 @@ from processor.errors import Misfit
 from processor.fit import SKIP_DELETED
 from processor.kafka.connection import client_options
 from processor.kafka.ownership import Ownership
-from processor.kafka.slices import SCHEME, SliceConsumer, SliceSchema
+from processor.kafka.slices import SCHEME, Fetched, SliceConsumer, SliceSchema
 from processor.messages import Log, Slice
 from processor.names import TopicNames
 from processor.settings import Settings
@@ -93,6 +93,12 @@ class GroupSource:
         thread = self._consumer.thread
         gone = await thread.in_thread(thread.seek_slices({self._tp(log): seek for log, seek in seeks.items()}))
         return {self._app.log_of(*tp) for tp in gone}
+
+    async def fetched(self, logs: Sequence[Log]) -> dict[Log, Fetched]:
+        """How far the fetching is. Raises aiokafka's errors."""
+        thread = self._consumer.thread
+        found = await thread.in_thread(thread.fetched([self._tp(log) for log in logs]))
+        return {self._app.log_of(*tp): fetched for tp, fetched in found.items()}
 
     async def commit(self, offsets: Mapping[Log, int]) -> bool:
         """Commit offsets to the group; returns whether it is done."""

@@ -54,6 +54,15 @@ class LogStatus(Struct):
     reason: str = ""
 
 
+class Standing(Struct, frozen=True):
+    """Where a log stands that runs: what is taken in, committed and acknowledged."""
+
+    checkpoint: Checkpoint
+    read_offset: int
+    acknowledged_offset: int
+    acknowledged_position: int
+
+
 class _Running(Struct):
     owned: OwnedLog
     publisher: LogPublisher
@@ -96,6 +105,13 @@ class Ownership:
         self._running: dict[Log, _Running] = {}
         self._claims: set[asyncio.Task[None]] = set()
         self._seeks = 0
+
+    def standings(self) -> dict[Log, Standing]:
+        """Of the logs that run; may be called on any thread."""
+        return {
+            log: Standing(running.owned.checkpoint, running.owned.read_offset, *running.acknowledged)
+            for log, running in list(self._running.items())
+        }
 
     # --- from the assignment
 

@@ -31,6 +31,7 @@ from processor.messages import Accepted, Duplicate, Log, Outcome, Publication, R
 from processor.names import TopicNames
 from processor.partition import partition_of
 from processor.replies import NOWHERE, ReplyAddress, reply_address
+from processor.telemetry.meter import WorkerMeter
 
 logger = structlog.get_logger(__name__)
 
@@ -54,7 +55,15 @@ _SPENT = (
 class Outbound:
     """The one idempotent producer of a worker, made anew when its sequence is broken."""
 
-    def __init__(self, options: dict[str, Any], *, compression: str | None, max_record_bytes: int) -> None:
+    def __init__(
+        self,
+        options: dict[str, Any],
+        *,
+        compression: str | None,
+        max_record_bytes: int,
+        meter: WorkerMeter | None = None,
+    ) -> None:
+        self._meter = meter or WorkerMeter()
         self._options = dict(
             options,
             enable_idempotence=True,
@@ -95,6 +104,7 @@ class Outbound:
                 done += await self.send_batch(topic, partition, records, done)
                 pause_s = _RETRY_FIRST_S
             except KafkaError as error:
+                self._meter.retries["publish"] += 1
                 logger.warning(
                     "not published yet, trying again", topic=topic, partition=partition, error=repr(error),
                     pause_s=pause_s,
@@ -168,6 +178,7 @@ class LogPublisher:
         reply_from: int,
         backlog: int,
         on_room: Callable[[], None],
+        meter: WorkerMeter | None = None,
     ) -> None:
         self.acknowledged_offset = reply_from
         self.acknowledged_position = feed_position
@@ -179,6 +190,7 @@ class LogPublisher:
         self._reply_from = reply_from
         self._backlog = backlog
         self._on_room = on_room
+        self._meter = meter or WorkerMeter()
         self._pending = 0
         self._queue: deque[Publication] = deque()
         self._wake = asyncio.Event()
@@ -206,7 +218,8 @@ class LogPublisher:
         while True:
             while self._queue:
                 publication = self._queue.popleft()
-                await self._publish(publication)
+                with self._meter.publishing(self._log, publication):
+                    await self._publish(publication)
                 had_room = self.has_room
                 self._pending -= _size(publication)
                 if self.has_room and not had_room:
@@ -258,6 +271,7 @@ class LogPublisher:
             if isinstance(outcome, Rejected) and outcome.reason == "malformed":
                 letter = dead_letter(self._log, self._names.commands, record, outcome, self._outbound.room_bytes)
                 lanes.setdefault(self._names.dead_letters, []).append(letter)
+                self._meter.dead_letters += 1
         await reach(FailPoint.BEFORE_REPLIES)
         sends = [self._outbound.send(topic, self._log.partition, records) for topic, records in lanes.items()]
         await asyncio.gather(*sends, self._send_replies(replies))
@@ -286,6 +300,7 @@ class LogPublisher:
         try:
             await self._outbound.send_reply(address, key, value or b"", headers)
         except (KafkaError, TimeoutError) as error:
+            self._meter.undeliverable += 1
             why = "it does not exist" if isinstance(error, UnknownTopicOrPartitionError) else repr(error)
             logger.warning("a reply topic can't be written, left alone for a while", topic=address.topic, error=why)
             topic = address.topic or ""

@@ -12,7 +12,7 @@ Each class overrides the one of Faust 0.15 with the same name; what is not overr
 
 import asyncio
 from collections.abc import Awaitable, Iterable, Mapping
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 import aiokafka
 import structlog
@@ -35,6 +35,14 @@ SCHEME = "tidemark"
 _T = TypeVar("_T")
 _FETCH_WAIT_S = 1.0
 _SOME_LEFT_OUT_WAIT_S = 0.02
+
+
+class Fetched(NamedTuple):
+    """Where the fetching of a partition is: the broker's end, the next offset to fetch, the end of the last slice."""
+
+    end: int
+    position: int
+    handed: int
 
 
 class SliceHost(Protocol):
@@ -142,6 +150,16 @@ class SliceConsumerThread(driver.AIOKafkaConsumerThread):
         """Fetch nothing more for these partitions until they are sought again."""
         for tp in tps:
             self._spans.pop(tp, None)
+
+    async def fetched(self, tps: Iterable[TP]) -> dict[TP, Fetched]:
+        """How far each is, of those that are sought. Raises aiokafka's errors."""
+        consumer = self._ensure_consumer()
+        ends = await consumer.end_offsets([TopicPartition(*tp) for tp in tps if tp in self._spans])
+        return {
+            TP(*tp): Fetched(end, position, self._spans[TP(*tp)][1])
+            for tp, end in ends.items()
+            if TP(*tp) in self._spans and (position := self._position(consumer, TP(*tp))) is not None
+        }
 
     async def committed_offsets(self, tps: Iterable[TP]) -> dict[TP, int | None]:
         """The group's committed offsets."""

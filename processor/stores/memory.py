@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from processor.chain import genesis
 from processor.messages import Checkpoint, Head, Log, Plan, RecordedEvent, RefusedCommand, View, Wanted
-from processor.store import Committed, StreamInfo
+from processor.store import Committed, StreamInfo, Usage
 
 # Packed, an event takes about half of what its object takes.
 _pack = msgspec.msgpack.Encoder().encode
@@ -113,6 +113,9 @@ class MemoryStore:
 
     async def close(self) -> None:
         self._logs.clear()
+
+    async def examine(self) -> Usage:
+        return Usage(0, 0, 0)
 
     async def claim(self, logs: Sequence[Log]) -> dict[Log, Checkpoint]:
         claimed = {}

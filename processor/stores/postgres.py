@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import asyncpg
 from asyncpg.exceptions import ClientConfigurationError
 from msgspec.structs import astuple
-from sqlalchemy import URL, BigInteger, Column
+from sqlalchemy import URL, BigInteger, Column, text
 from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -23,8 +23,9 @@ from processor.chain import genesis
 from processor.errors import SchemaMismatch, SettingsError, StoreDamaged, StoreUnreachable, TidemarkError
 from processor.failpoints import FailPoint, reach
 from processor.messages import Checkpoint, Log, Plan, RecordedEvent, View, Wanted
-from processor.store import Committed, StreamInfo
+from processor.store import Committed, StreamInfo, Usage
 from processor.stores import grants, reads, schema
+from processor.stores.connections import connections_of
 from processor.stores.rows import Row, event_rows, refused_rows, stream_rows
 from processor.stores.tables import CHECKPOINT, KNOWN, REMEMBERED, checkpoints, events, refused, streams
 from processor.stores.views import Views
@@ -94,6 +95,12 @@ _STREAM = tuple(streams.columns)
 _EVENT = tuple(events.columns)
 _REFUSAL = tuple(refused.columns)
 _PLAN = (*_LOG, Column("before", BigInteger), *CHECKPOINT)
+
+_SIZE = text(
+    "SELECT sum(pg_total_relation_size(name::regclass))::bigint FROM unnest(ARRAY["
+    + ", ".join(f"'{table.name}'" for table in (checkpoints, events, refused, streams))
+    + "]) AS given (name)"
+)
 
 _TENANTS = "SELECT name, number FROM tenants"
 
@@ -273,6 +280,15 @@ class PostgresStore:
         for engine in (self._readers, self._writers):
             with suppress(SQLAlchemyError, *_DRIVER_ERRORS):
                 await engine.dispose()
+
+    async def examine(self) -> Usage:
+        found = await self._read(self._examine)
+        return Usage(found, *connections_of(self._readers, self._writers))
+
+    async def _examine(self, connection: AsyncConnection) -> int:
+        await schema.check(connection, self._partitions)
+        found: int = (await connection.execute(_SIZE)).scalar_one()
+        return found
 
     # --- the writer's side
 

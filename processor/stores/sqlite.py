@@ -28,8 +28,9 @@ from processor.chain import genesis
 from processor.errors import SchemaMismatch, StoreDamaged, StoreInUse, StoreUnreachable, TidemarkError
 from processor.failpoints import FailPoint, reach
 from processor.messages import Checkpoint, Log, Plan, RecordedEvent, View, Wanted
-from processor.store import Committed, StreamInfo
+from processor.store import Committed, StreamInfo, Usage
 from processor.stores import reads, schema
+from processor.stores.connections import connections_of
 from processor.stores.rows import Row, event_rows, refused_rows, stream_rows
 from processor.stores.tables import KNOWN, REMEMBERED, checkpoints, events, id_bytes, refused, streams
 from processor.stores.views import Views
@@ -203,6 +204,13 @@ class SqliteStore:
             if self._lock_file is not None:
                 os.close(self._lock_file)
                 self._lock_file = None
+
+    async def examine(self) -> Usage:
+        await self._read(lambda connection: schema.check(connection, self._partitions))
+        return Usage(self._bytes(), *connections_of(self._readers, self._writer))
+
+    def _bytes(self) -> int:
+        return sum(part.stat().st_size for name in ("", "-wal") if (part := Path(f"{self._path}{name}")).exists())
 
     # --- the writer's side
 

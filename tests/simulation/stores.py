@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from processor.errors import StoreUnreachable
 from processor.messages import Checkpoint, Log, Plan, RecordedEvent, View, Wanted
-from processor.store import Committed, StreamInfo
+from processor.store import Committed, StreamInfo, Usage
 from processor.stores.memory import MemoryStore
 from tests.simulation.chance import Chance
 from tests.simulation.checker import Checker
@@ -74,6 +74,9 @@ class StoreClient:
 
     async def close(self) -> None:
         """Nothing to let go of."""
+
+    async def examine(self) -> Usage:
+        return await self.ask(self.shared.examine)
 
     async def claim(self, logs: Sequence[Log]) -> dict[Log, Checkpoint]:
         return await self.ask(lambda: self.shared.claim(logs))

@@ -9,8 +9,9 @@ from processor.chain import genesis
 from processor.codec import decode
 from processor.decide import decide
 from processor.messages import Checkpoint, Conflict, Head, Limits, Log, Plan, Rejected, View, Wanted
-from processor.store import Committed, Store, StreamInfo
+from processor.store import Committed, Store, StreamInfo, Usage
 from processor.stores import open_store
+from processor.stores.memory import MemoryStore
 from tests.records import RULES, record
 from tests.stores.logs import (
     ACME,
@@ -27,6 +28,19 @@ from tests.stores.logs import (
     stream_of,
     whole_log,
 )
+
+# --- what it takes
+
+
+async def test_a_store_is_examined_while_it_is_open(store: Store) -> None:
+    await store.claim([LOG])
+    found = await store.examine()
+    if isinstance(store, MemoryStore):
+        assert found == Usage(0, 0, 0)
+    else:
+        assert found.bytes > 10_000
+        assert found.connections_used == 0 < found.connections
+
 
 # --- claim
 

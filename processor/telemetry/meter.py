@@ -1,0 +1,174 @@
+"""Counts and durations of a worker. Told of a cycle or a log's share of it at once, never of each command."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Literal
+
+from processor.cycle import CycleMeter, Meter, OwnedLog
+from processor.messages import Accepted, Conflict, Duplicate, Log, Outcome, Plan, Publication, Rejected, Slice
+from processor.store import Committed
+from processor.telemetry.histogram import COMMANDS, SECONDS, Histogram
+from processor.telemetry.hot import Hot
+from processor.telemetry.tracing import CommandTraces, CycleTrace
+
+Stage = Literal["load", "decide", "commit", "publish"]
+
+_HOT_EVERY, _FEW = 16, 32
+_LEAST_SHARE = 0.01
+
+
+class WorkerMeter(Meter):
+    """What a worker has done since it began.
+
+    commands: decided and committed, by tenant, outcome and reason. commits: logs' shares, by how they ended.
+    heads: that a cycle needed, by whether they were known. retries: by what was tried again.
+    """
+
+    def __init__(self, traces: CommandTraces | None = None) -> None:
+        self.commands: Counter[tuple[str, str, str]] = Counter()
+        self.events: Counter[str] = Counter()
+        self.commits: Counter[Committed] = Counter()
+        self.heads: Counter[Literal["hit", "miss"]] = Counter()
+        self.retries: Counter[Literal["store", "publish"]] = Counter()
+        self.published: Counter[Literal["event", "reply"]] = Counter()
+        self.dead_letters = 0
+        self.undeliverable = 0
+        self.claims = 0
+        self.stages: dict[Stage, Histogram] = {
+            stage: Histogram(SECONDS) for stage in ("load", "decide", "commit", "publish")
+        }
+        self.end_to_end = Histogram(SECONDS)
+        self.cycle_sizes = Histogram(COMMANDS)
+        self._hot: Hot[tuple[str, str]] = Hot()
+        self._hot_phase = 0
+        self._traces = traces
+
+    @property
+    def faults(self) -> int:
+        """Grows with everything that excuses a log for standing still."""
+        return self.retries.total() + self.commits[Committed.BUSY]
+
+    def hot_streams(self, most: int) -> list[tuple[tuple[str, str], float]]:
+        """Tenant and name of the streams with the largest shares of the commands lately, one in a hundred at least."""
+        return self._hot.top(most, _LEAST_SHARE)
+
+    # --- from the cycles
+
+    def owning(self, owned: OwnedLog) -> None:
+        """Count the claim."""
+        self.claims += 1
+        if self._traces is not None:
+            self._traces.forget(owned.log)
+
+    def received(self, piece: Slice) -> None:
+        """Look for traced commands."""
+        if self._traces is not None:
+            self._traces.received(piece)
+
+    def cycle(self, slices: Sequence[Slice], known: int, unknown: int) -> "CycleTimes":
+        """Begin a cycle."""
+        self.cycle_sizes.add(sum(len(piece.records) for piece in slices))
+        self.heads["hit"] += known
+        self.heads["miss"] += unknown
+        trace = self._traces.cycle(slices) if self._traces is not None else None
+        return CycleTimes(self, trace)
+
+    def store_failed(self) -> None:
+        """Count it."""
+        self.retries["store"] += 1
+
+    def decided(self, plan: Plan) -> None:
+        """Count what was committed."""
+        tenant = plan.log.tenant
+        others = [outcome for _, outcome in plan.answers if type(outcome) is not Accepted]
+        self.commands[tenant, "accepted", ""] += len(plan.answers) - len(others)
+        for outcome in others:
+            self.commands[tenant, *_named(outcome)] += 1
+        self.events[tenant] += len(plan.events)
+        self._count_streams(plan)
+
+    def _count_streams(self, plan: Plan) -> None:
+        """Of many commands, one in so many is enough to find out who has a notable share, and stands for the others."""
+        self._hot.turn()
+        step = 1 if len(plan.answers) <= _FEW else _HOT_EVERY
+        for _, outcome in plan.answers[self._hot_phase % step :: step]:
+            if isinstance(outcome, Accepted | Duplicate | Conflict):
+                self._hot.count((plan.log.tenant, str(outcome.stream)), step)
+        self._hot_phase += 1
+
+    # --- from the publishers
+
+    @contextmanager
+    def publishing(self, log: Log, publication: Publication) -> Iterator[None]:
+        """Time a publication; what is logged meanwhile carries the trace of a command of it that is traced."""
+        began_s = time.perf_counter()
+        if self._traces is None:
+            yield
+        else:
+            with self._traces.publishing(log, publication):
+                yield
+        self.stages["publish"].add(time.perf_counter() - began_s)
+        self.published["event"] += len(publication.events)
+        self.published["reply"] += len(publication.answers)
+        now_ms = time.time() * 1000
+        ages = [
+            max(0.0, now_ms - sent_ms) / 1000
+            for record, _ in publication.answers
+            if (sent_ms := record.timestamp) is not None and sent_ms >= 0
+        ]
+        self.end_to_end.add_all(ages)
+
+
+class CycleTimes(CycleMeter):
+    """Times the stations of one cycle."""
+
+    def __init__(self, meter: WorkerMeter, trace: CycleTrace | None) -> None:
+        self._meter = meter
+        self._trace = trace
+        self._since_s = time.perf_counter()
+
+    def _behind(self, stage: Stage) -> None:
+        now_s = time.perf_counter()
+        self._meter.stages[stage].add(now_s - self._since_s)
+        self._since_s = now_s
+
+    def loaded(self) -> None:
+        """What the store said is there."""
+        self._behind("load")
+
+    def decided(self) -> None:
+        """The plans are made."""
+        self._behind("decide")
+        if self._trace is not None:
+            self._trace.decided()
+
+    def committing(self) -> None:
+        """The store's turn."""
+        self._since_s = time.perf_counter()
+        if self._trace is not None:
+            self._trace.committing()
+
+    def committed(self, plans: Mapping[Log, Plan], results: Mapping[Log, Committed]) -> None:
+        """Count what is in the store now."""
+        if plans:
+            self._behind("commit")
+        for log, how in results.items():
+            self._meter.commits[how] += 1
+            if how is Committed.YES:
+                self._meter.decided(plans[log])
+        if self._trace is not None:
+            self._trace.committed()
+
+
+def _named(outcome: Outcome) -> tuple[str, str]:
+    match outcome:
+        case Accepted():
+            return "accepted", ""
+        case Duplicate():
+            return "duplicate", ""
+        case Conflict(reason=reason):
+            return "conflict", reason
+        case Rejected(reason=reason):
+            return "rejected", reason
