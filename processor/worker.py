@@ -15,6 +15,7 @@ from processor.kafka.connection import client_options
 from processor.kafka.feed import find
 from processor.kafka.ownership import LogStatus, Ownership
 from processor.kafka.publish import LogPublisher, Outbound
+from processor.kafka.rights import require_rights
 from processor.kafka.topics import message_bytes, require_topics
 from processor.kafka.watch import Watch
 from processor.messages import Log
@@ -57,6 +58,7 @@ class Worker:
         settings = self._settings
         for finding in await require_topics(settings):
             logger.warning("a topic is not as it should be", topic=finding.topic, problem=finding.text)
+        await require_rights(settings)
         store = open_store(settings.store, partitions=settings.partitions, durability=settings.durability)
         await store.open()
         outbound = self._outbound()

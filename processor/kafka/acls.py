@@ -36,14 +36,20 @@ def worker_acls(settings: Settings, user: str) -> list[Acl]:
 
     Raises `SettingsError` where the pattern of a reply topic can't be said in Kafka's rules.
     """
+    acls = own_acls(settings, user)
+    for pattern in settings.reply_topics:
+        acls += _reply_acls(pattern, user)
+    return acls
+
+
+def own_acls(settings: Settings, user: str) -> list[Acl]:
+    """What a worker needs on the tenants' topics and the group, reply topics aside."""
     acls = _on("group", settings.group, user, "READ")
     for names in _names(settings):
         acls += _on("topic", names.commands, user, "READ", "DESCRIBE_CONFIGS")
         acls += _on("topic", names.events, user, "READ", "WRITE", "DESCRIBE_CONFIGS")
         for written in (names.results, names.conflicts, names.dead_letters):
             acls += _on("topic", written, user, "WRITE", "DESCRIBE_CONFIGS")
-    for pattern in settings.reply_topics:
-        acls += _reply_acls(pattern, user)
     return acls
 
 

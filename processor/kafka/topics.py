@@ -17,6 +17,7 @@ from aiokafka.errors import (
     NodeNotReadyError,
     NoError,
     TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
     for_code,
 )
@@ -34,8 +35,10 @@ __all__ = [
     "Report",
     "TopicNames",
     "TopicSpec",
+    "ask",
     "await_topics",
     "check_topics",
+    "connected",
     "count_partitions",
     "create_topics",
     "message_bytes",
@@ -108,7 +111,7 @@ async def create_topics(settings: Settings) -> Report:
     `BrokerUnreachable`.
     """
     specs = topic_specs(settings)
-    async with _connected(settings) as client:
+    async with connected(settings) as client:
         found = await _metadata(client, [spec.name for spec in specs])
         missing = [spec for spec in specs if found[spec.name].error is UnknownTopicOrPartitionError]
         existing = [spec for spec in specs if spec not in missing]
@@ -120,7 +123,7 @@ async def create_topics(settings: Settings) -> Report:
 async def check_topics(settings: Settings) -> list[Finding]:
     """Compare the topics with what they should be; nothing is changed. Raises `BrokerUnreachable`."""
     specs = topic_specs(settings)
-    async with _connected(settings) as client:
+    async with connected(settings) as client:
         return await _examine(client, specs, await _metadata(client, [spec.name for spec in specs]))
 
 
@@ -153,7 +156,7 @@ async def await_topics(settings: Settings, within_s: float) -> list[Finding]:
 
 async def count_partitions(settings: Settings, names: Sequence[str]) -> dict[str, int]:
     """How many partitions topics have. Raises `TopicMismatch` where one is missing, and `BrokerUnreachable`."""
-    async with _connected(settings) as client:
+    async with connected(settings) as client:
         found = await _metadata(client, names)
     hidden = [
         f"The topic {name} can't be looked at: {in_words(topic.error)}."
@@ -252,7 +255,9 @@ def _compare(spec: TopicSpec, found: _Found) -> Iterator[Finding]:
         text = f"The topic {spec.name} is missing: run `tidemark topics create`."
         yield Finding(spec.name, "missing", fatal=True, text=text)
     elif found.error is not NoError:
+        hint = " `tidemark topics acls` prints the rules that an account needs."
         text = f"The topic {spec.name} can't be looked at: {in_words(found.error)}."
+        text += hint if found.error is TopicAuthorizationFailedError else ""
         yield Finding(spec.name, "hidden", fatal=True, text=text)
     elif found.partitions != spec.partitions:
         text = (
@@ -281,7 +286,8 @@ def _config_finding(spec: TopicSpec, name: str, value: str, wanted: str, harm: s
 
 
 @asynccontextmanager
-async def _connected(settings: Settings) -> AsyncIterator[AIOKafkaClient]:
+async def connected(settings: Settings) -> AsyncIterator[AIOKafkaClient]:
+    """A client that has found the cluster. What fails within is raised as `BrokerUnreachable`."""
     await reach_broker(settings)
     options = client_options(settings) | {"request_timeout_ms": settings.startup_timeout_s * 1000}
     client = AIOKafkaClient(**options)
@@ -301,7 +307,7 @@ async def _connected(settings: Settings) -> AsyncIterator[AIOKafkaClient]:
         await client.close()
 
 
-async def _ask(client: AIOKafkaClient, request: Any) -> Any:
+async def ask(client: AIOKafkaClient, request: Any) -> Any:
     """Ask the controller if it can be reached, or else another broker; each passes the request on."""
     controller = client.cluster.controller
     nodes = sorted(client.cluster.brokers(), key=lambda broker: broker != controller)
@@ -312,7 +318,7 @@ async def _ask(client: AIOKafkaClient, request: Any) -> Any:
 
 
 async def _metadata(client: AIOKafkaClient, names: Sequence[str]) -> dict[str, _Found]:
-    response = await _ask(client, MetadataRequest(list(names), allow_auto_topic_creation=False))
+    response = await ask(client, MetadataRequest(list(names), allow_auto_topic_creation=False))
     found = {}
     for topic in response.to_object()["topics"]:
         partitions = topic["partitions"]
@@ -327,7 +333,7 @@ async def _described(client: AIOKafkaClient, specs: Sequence[TopicSpec]) -> dict
         return {}
     resources = [(_TOPIC_RESOURCE, spec.name, list(spec.configs)) for spec in specs]
     try:
-        response = await _ask(client, DescribeConfigsRequest(resources=resources, include_synonyms=False))
+        response = await ask(client, DescribeConfigsRequest(resources=resources, include_synonyms=False))
     except IncompatibleBrokerVersion:
         return {}
     described: dict[str, dict[str, str] | str] = {}
@@ -353,7 +359,7 @@ async def _create(client: AIOKafkaClient, spec: TopicSpec, deadline: float) -> s
     request = CreateTopicsRequest(create_topic_requests=[topic], timeout=timeout_ms, validate_only=False)
     while True:
         try:
-            response = await _ask(client, request)
+            response = await ask(client, request)
         except IncompatibleBrokerVersion:
             return f"The topic {spec.name} is missing, and this broker can't create topics on request."
         _, code, message = response.topic_errors[0]
