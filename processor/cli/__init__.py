@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from processor.cli import config, demo, doctor, migrate, read, recover, send, stats, tail, topics, verify, worker
+from processor.cli import config, demo, doctor, migrate, nodes, read, recover, send, stats, tail, topics, verify, worker
 from processor.cli.frame import EXIT_CODES
 
 app = typer.Typer(
@@ -45,6 +45,7 @@ app.add_typer(topics.app, name="topics")
 app.add_typer(migrate.app, name="migrate")
 app.command(epilog=EXIT_CODES)(verify.verify)
 app.command(epilog=EXIT_CODES)(stats.stats)
+app.command(epilog=EXIT_CODES)(nodes.nodes)
 app.command(epilog=EXIT_CODES)(doctor.doctor)
 app.add_typer(recover.app, name="recover")
 app.command(epilog=EXIT_CODES)(config.config)

@@ -13,7 +13,7 @@ from processor.fit import check_fit
 from processor.kafka.connection import client_options, reach_broker
 from processor.kafka.ends import logs_by_place
 from processor.kafka.feed import find
-from processor.kafka.group import group_members
+from processor.kafka.group import describe_group
 from processor.kafka.topics import check_topics, topic_specs
 from processor.messages import Checkpoint, Log
 from processor.names import TopicNames
@@ -95,12 +95,12 @@ async def _store(settings: Settings) -> Finding:
 async def _workers(settings: Settings) -> Finding:
     """Who is in the consumer group."""
     try:
-        members, state = await group_members(settings)
-    except (KafkaError, ValueError) as error:
+        group = await describe_group(settings)
+    except KafkaError as error:
         return Finding("workers", "note", f"the group {settings.group} can't be looked at: {_name(error)}")
-    if not members:
+    if not group.members:
         return Finding("workers", "note", f"none runs in the group {settings.group}: start `tidemark worker`")
-    return Finding("workers", "ok", f"{members} in the group {settings.group}, which is {state}")
+    return Finding("workers", "ok", f"{len(group.members)} in the group {settings.group}, which is {group.state}")
 
 
 async def _logs(settings: Settings) -> list[Finding]:

@@ -4,27 +4,45 @@ from collections.abc import Mapping
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.coordinator.protocol import ConsumerProtocol
+from aiokafka.errors import for_code
 from aiokafka.structs import OffsetAndMetadata
 
+from processor.balance import Group, Member
 from processor.kafka.connection import client_options
+from processor.kafka.ends import logs_by_place
+from processor.messages import Log
 from processor.settings import Settings
 
 
-async def group_members(settings: Settings) -> tuple[int, str]:
-    """How many workers are in the group, and its state in Kafka's word.
-
-    Raises aiokafka's errors, and `ValueError` where the answer can't be read.
-    """
+async def describe_group(settings: Settings) -> Group:
+    """The group of the workers; of what they own, the configured tenants' logs. Raises aiokafka's errors."""
     admin = AIOKafkaAdminClient(**client_options(settings))
     try:
         await admin.start()
         [response] = await admin.describe_consumer_groups([settings.group])
-        [(error_code, _, state, _, _, members, *_)] = response.groups
     finally:
         await admin.close()
+    [(error_code, _, state, _, _, members, *_)] = response.groups
     if error_code:
-        raise ValueError(f"error {error_code}")
-    return len(members), state.lower()
+        raise for_code(error_code)
+    logs = logs_by_place(settings)
+    return Group(state.lower(), [_member(settings, logs, *member) for member in members])
+
+
+def _member(
+    settings: Settings,
+    logs: Mapping[TopicPartition, Log],
+    member_id: str,
+    client_id: str,
+    host: str,
+    _metadata: bytes,
+    assignment: bytes,
+) -> Member:
+    # A worker's client id is its group instance id, where it has one. Before a member is told, it has no assignment.
+    instance = client_id if client_id != settings.group else None
+    places = ConsumerProtocol.ASSIGNMENT.decode(assignment).partitions() if assignment else []
+    return Member(member_id, instance, host.lstrip("/"), sorted(logs[place] for place in places if place in logs))
 
 
 async def set_group_offsets(settings: Settings, offsets: Mapping[TopicPartition, int]) -> None:

@@ -10,7 +10,7 @@ from processor.errors import BrokerUnreachable, Misfit, StoreInUse
 from processor.fit import Found
 from processor.kafka.connection import client_options
 from processor.kafka.feed import find
-from processor.kafka.group import group_members, set_group_offsets
+from processor.kafka.group import describe_group, set_group_offsets
 from processor.kafka.outgoing import event_record
 from processor.kafka.publish import Outbound
 from processor.kafka.topics import message_bytes
@@ -104,11 +104,11 @@ async def _found(settings: Settings, logs: Sequence[Log]) -> dict[Log, Found]:
 
 async def _require_no_workers(settings: Settings) -> None:
     try:
-        members, _ = await group_members(settings)
-    except (KafkaError, ValueError):
+        group = await describe_group(settings)
+    except KafkaError:
         return  # no such group, so nobody in it
-    if members:
-        raise StoreInUse(f"{members} workers run in the group {settings.group}: end them first")
+    if group.members:
+        raise StoreInUse(f"{len(group.members)} workers run in the group {settings.group}: end them first")
 
 
 async def _checkpoints(store: Store, logs: Sequence[Log]) -> dict[Log, Checkpoint]:

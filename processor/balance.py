@@ -1,0 +1,237 @@
+"""Who owns which log, how they get on between two looks, and how it could be spread better. Pure.
+
+Kafka's group gives logs to workers in turn, by topic and partition, whatever they weigh. Which ones meet on one worker
+depends on the number of workers, and that is what can be chosen.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Literal
+
+from msgspec import Struct
+
+from processor.messages import Checkpoint, Log
+from processor.names import TopicNames
+
+_UNEVEN = 1.25
+"""From so many times the even share on, the busiest worker is worth a word."""
+_BETTER = 0.9
+"""Another number of workers is proposed where the busiest one has at most this part of what it has now."""
+_HOT = 0.25
+"""A log with this part of the whole load is hot, if it has twice the even share, too."""
+_FEW = 20.0
+"""Below so many commands a second, shares say nothing."""
+
+
+class Member(Struct, frozen=True):
+    """A worker in the consumer group. `instance` is the name that it has for good (static membership), if any."""
+
+    id: str
+    instance: str | None
+    host: str
+    logs: list[Log]
+
+
+class Group(Struct, frozen=True):
+    """The consumer group; `state` in Kafka's word, lower case."""
+
+    state: str
+    members: list[Member]
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether everyone knows what they own."""
+        return self.state == "stable"
+
+
+class Look(Struct, frozen=True):
+    """What store and broker say at one moment, `at_s` on any clock. `ends`: where the logs end."""
+
+    at_s: float
+    checkpoints: Mapping[Log, Checkpoint]
+    ends: Mapping[Log, int]
+
+
+class LogRow(Struct, frozen=True):
+    """A log. Rates are commands a second; `sent_s` those that came into the log, `decided_s` those decided.
+
+    lag: commands that wait to be decided. unanswered: decided, the reply not known to be out. unpublished: events whose
+    place on the feed is not known to be out. stands: commands wait, and none was decided between the looks.
+    """
+
+    tenant: str
+    partition: int
+    worker: str | None
+    epoch: int
+    next_offset: int
+    end_offset: int
+    lag: int
+    unanswered: int
+    unpublished: int
+    sent_s: float
+    decided_s: float
+    stands: bool
+
+    @property
+    def log(self) -> Log:
+        """Which one."""
+        return Log(self.tenant, self.partition)
+
+
+class MemberRow(Struct, frozen=True):
+    """A worker with what its logs come to; `share` is its part of all that was sent, in percent."""
+
+    worker: str
+    instance: str | None
+    host: str
+    partitions: int
+    lag: int
+    unanswered: int
+    unpublished: int
+    decided_s: float
+    share: float
+
+
+class Advice(Struct, frozen=True):
+    """What is amiss (`wrong`), or could be better (`note`)."""
+
+    state: Literal["note", "wrong"]
+    text: str
+
+
+def log_rows(group: Group, before: Look, after: Look) -> list[LogRow]:
+    """All logs, in order."""
+    owners = {log: member.id for member in group.members for log in member.logs}
+    seconds = max(after.at_s - before.at_s, 1e-9)
+    rows = []
+    for log, end in sorted(after.ends.items()):
+        now, then = after.checkpoints.get(log), before.checkpoints.get(log)
+        decided, was = (now.next_offset if now else 0), (then.next_offset if then else 0)
+        waited = max(0, before.ends[log] - was)
+        rows.append(
+            LogRow(
+                tenant=log.tenant,
+                partition=log.partition,
+                worker=owners.get(log),
+                epoch=now.epoch if now else 0,
+                next_offset=decided,
+                end_offset=end,
+                lag=max(0, end - decided),
+                unanswered=max(0, decided - now.acknowledged_offset) if now else 0,
+                unpublished=max(0, now.next_position - 1 - now.acknowledged_position) if now else 0,
+                sent_s=(end - before.ends[log]) / seconds,
+                decided_s=(decided - was) / seconds,
+                stands=waited > 0 and decided == was,
+            )
+        )
+    return rows
+
+
+def member_rows(group: Group, logs: Iterable[LogRow]) -> list[MemberRow]:
+    """All workers, in the order of their ids."""
+    by_log = {row.log: row for row in logs}
+    total = sum(row.sent_s for row in by_log.values())
+    rows = []
+    for member in sorted(group.members, key=lambda one: one.id):
+        own = [by_log[log] for log in member.logs if log in by_log]
+        rows.append(
+            MemberRow(
+                worker=member.id,
+                instance=member.instance,
+                host=member.host,
+                partitions=len(member.logs),
+                lag=sum(row.lag for row in own),
+                unanswered=sum(row.unanswered for row in own),
+                unpublished=sum(row.unpublished for row in own),
+                decided_s=sum(row.decided_s for row in own),
+                share=100 * sum(row.sent_s for row in own) / total if total else 0.0,
+            )
+        )
+    return rows
+
+
+def advise(group: Group, logs: Sequence[LogRow]) -> list[Advice]:
+    """What to do, the worst first."""
+    if not group.members:
+        return [Advice("wrong", "No worker runs: start `tidemark worker`.")]
+    if not group.is_settled:
+        text = f"The group is {group.state}: the partitions are being given out anew. Look again in a moment."
+        return [Advice("note", text)]
+    found = [*_unowned(logs), *_standing(logs), *_falling_behind(group, logs), *_spread(group, logs)]
+    return sorted(found, key=lambda advice: advice.state, reverse=True)
+
+
+def busiest_share(rates: Mapping[Log, float], workers: int) -> float:
+    """What part of the load the busiest one of so many workers has, where the group gives the logs out in turn."""
+    in_turn = [rates[log] for log in sorted(rates, key=_turn)]
+    return max(sum(in_turn[first::workers]) for first in range(workers)) / (sum(in_turn) or 1.0)
+
+
+def _turn(log: Log) -> tuple[str, int]:
+    return TopicNames.of("", log.tenant).commands, log.partition
+
+
+def _unowned(logs: Sequence[LogRow]) -> Iterator[Advice]:
+    unowned = [row.log for row in logs if row.worker is None]
+    if unowned:
+        text = f"Nobody owns {_named(unowned)}: do all workers have the same tenants and topic prefix as here?"
+        yield Advice("wrong", text)
+
+
+def _standing(logs: Sequence[LogRow]) -> Iterator[Advice]:
+    standing = [row.log for row in logs if row.stands and row.worker is not None]
+    if standing:
+        text = f"Commands wait, and none was decided, in {_named(standing)}: `tidemark doctor`, and `/status` of"
+        owners = sorted({row.worker for row in logs if row.stands and row.worker is not None})
+        yield Advice("wrong", f"{text} {', '.join(owners)}, say why.")
+
+
+def _falling_behind(group: Group, logs: Sequence[LogRow]) -> Iterator[Advice]:
+    sent, decided = sum(row.sent_s for row in logs), sum(row.decided_s for row in logs)
+    workers, most = len(group.members), len(logs)
+    if sent < _FEW or decided <= 0 or sent <= decided * 1.1 or not any(row.lag for row in logs):
+        return
+    text = f"{sent:,.0f} commands a second come in, {decided:,.0f} are decided"
+    wanted = min(most, max(workers + 1, -(-int(workers * sent) // int(decided))))
+    if workers < most:
+        yield Advice("note", f"{text}: if it stays so, {wanted} workers in place of {workers}.")
+    else:
+        yield Advice("note", f"{text}, and every log has a worker of its own: is it the store, or the broker?")
+
+
+def _spread(group: Group, logs: Sequence[LogRow]) -> Iterator[Advice]:
+    workers, most = len(group.members), len(logs)
+    if workers > most:
+        text = f"{workers} workers share {most} logs: {workers - most} of them stand by and take over when one is gone."
+        yield Advice("note", text)
+        return
+    counts = {member.id: len(member.logs) for member in group.members}
+    fewest, largest = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
+    if counts[largest] > counts[fewest] + 1:
+        text = f"{largest} has {counts[largest]} partitions, {fewest} {counts[fewest]}: do they have the same tenants?"
+        yield Advice("note", f"{text} With the same, {-(-most // workers)} would be the most.")
+        return
+    yield from _weighed(workers, {row.log: row.sent_s for row in logs})
+
+
+def _weighed(workers: int, rates: Mapping[Log, float]) -> Iterator[Advice]:
+    total = sum(rates.values())
+    if total < _FEW:
+        return
+    hottest = max(rates, key=rates.__getitem__)
+    share = rates[hottest] / total
+    if share >= max(_HOT, 2 / len(rates)):
+        text = f"{hottest} has {share:.0%} of the load: more than {max(1, int(1 / share))} workers do not help it."
+        yield Advice("note", f"{text} Which streams are hot there is for their writers to change.")
+    now = busiest_share(rates, workers)
+    if workers == 1 or now < _UNEVEN / workers:
+        return
+    others = {number: busiest_share(rates, number) for number in range(2, min(len(rates), 2 * workers) + 1)}
+    better = min((number for number, other in others.items() if other <= now * _BETTER), default=None)
+    if better is not None:
+        text = f"The busiest of {workers} workers has {now:.0%} of the load, of {better} it would have"
+        yield Advice("note", f"{text} {others[better]:.0%}.")
+
+
+def _named(logs: Sequence[Log]) -> str:
+    shown = ", ".join(map(str, logs[:5]))
+    return shown if len(logs) <= 5 else f"{shown} and {len(logs) - 5} more"

@@ -1,0 +1,140 @@
+from collections.abc import Mapping
+
+import pytest
+from msgspec.structs import replace
+
+from processor.balance import Advice, Group, LogRow, Look, Member, advise, busiest_share, log_rows, member_rows
+from processor.chain import genesis
+from processor.messages import Checkpoint, Log
+
+LOGS = [Log("default", partition) for partition in range(4)]
+
+
+def checkpoint(log: Log, decided: int) -> Checkpoint:
+    return Checkpoint(epoch=3, next_offset=decided, next_position=decided + 1, streams=1, chain=genesis(log))
+
+
+def look(at_s: float, decided: Mapping[Log, int], ends: Mapping[Log, int]) -> Look:
+    return Look(at_s, {log: checkpoint(log, offset) for log, offset in decided.items()}, ends)
+
+
+def group(*shares: list[Log], state: str = "stable") -> Group:
+    return Group(state, [Member(f"w{number}", None, "127.0.0.1", logs) for number, logs in enumerate(shares)])
+
+
+def rows(of: Group, sent: Mapping[Log, int], decided: Mapping[Log, int] | None = None) -> list[LogRow]:
+    """A second in which so many commands came, and so many (all, where left out) were decided."""
+    before = look(1.0, dict.fromkeys(sent, 100), dict.fromkeys(sent, 100))
+    done = sent if decided is None else decided
+    after = look(
+        2.0, {log: 100 + count for log, count in done.items()}, {log: 100 + count for log, count in sent.items()}
+    )
+    return log_rows(of, before, after)
+
+
+def advice(of: Group, sent: Mapping[Log, int], decided: Mapping[Log, int] | None = None) -> list[Advice]:
+    return advise(of, rows(of, sent, decided))
+
+
+def texts(found: list[Advice]) -> str:
+    return "\n".join(one.text for one in found)
+
+
+EVEN = dict.fromkeys(LOGS, 1_000)
+TWO = group(LOGS[::2], LOGS[1::2])
+
+
+def test_a_log_between_two_looks() -> None:
+    [log] = LOGS[:1]
+    before = Look(10.0, {log: checkpoint(log, 40)}, {log: 50})
+    now = replace(checkpoint(log, 70), acknowledged_offset=66, acknowledged_position=69)
+    after = Look(12.0, {log: now}, {log: 90})
+    [row] = log_rows(group([log]), before, after)
+    assert (row.worker, row.epoch, row.next_offset, row.end_offset) == ("w0", 3, 70, 90)
+    assert (row.lag, row.unanswered, row.unpublished) == (20, 4, 1)
+    assert (row.sent_s, row.decided_s) == (20.0, 15.0)
+    assert not row.stands
+
+
+def test_a_log_that_no_one_has_touched() -> None:
+    [log] = LOGS[:1]
+    [row] = log_rows(group(), Look(1.0, {}, {log: 0}), Look(2.0, {}, {log: 7}))
+    assert (row.worker, row.lag, row.unanswered, row.unpublished) == (None, 7, 0, 0)
+    assert not row.stands, "the commands came between the looks"
+
+
+def test_workers_add_up_what_they_own() -> None:
+    first, second = member_rows(TWO, rows(TWO, {**EVEN, LOGS[0]: 3_000}, {**EVEN, LOGS[0]: 2_000}))
+    assert (first.worker, first.partitions, first.lag, first.decided_s) == ("w0", 2, 1_000, 3_000)
+    assert (first.share, second.share) == pytest.approx((66.67, 33.33), abs=0.01)
+
+
+def test_nothing_to_say_of_an_even_load() -> None:
+    assert advice(TWO, EVEN) == []
+
+
+def test_a_trickle_says_nothing_of_balance() -> None:
+    assert advice(TWO, {**dict.fromkeys(LOGS, 0), LOGS[0]: 5}) == []
+
+
+def test_no_worker() -> None:
+    assert [one.state for one in advice(group(), EVEN)] == ["wrong"]
+
+
+def test_a_group_that_gives_out_partitions_anew() -> None:
+    [found] = advice(group([], state="preparingrebalance"), EVEN)
+    assert found.state == "note"
+
+
+def test_a_log_that_nobody_owns() -> None:
+    [found] = advice(group(LOGS[:2], LOGS[2:3]), EVEN)
+    assert found.state == "wrong"
+    assert "Nobody owns default/3:" in found.text
+
+
+def test_a_log_that_stands_still() -> None:
+    before = look(1.0, dict.fromkeys(LOGS, 100), {**dict.fromkeys(LOGS, 100), LOGS[1]: 101})
+    after = look(2.0, dict.fromkeys(LOGS, 100), {**dict.fromkeys(LOGS, 100), LOGS[1]: 101})
+    [found] = advise(TWO, log_rows(TWO, before, after))
+    assert found.state == "wrong"
+    assert "default/1: " in found.text
+    assert "w1" in found.text
+
+
+def test_more_comes_in_than_is_decided() -> None:
+    [found] = advice(TWO, EVEN, dict.fromkeys(LOGS, 600))
+    assert "4 workers in place of 2" in found.text
+
+
+def test_more_comes_in_than_is_decided_and_more_workers_do_not_help() -> None:
+    each = group(*([log] for log in LOGS))
+    assert "worker of its own" in texts(advice(each, EVEN, dict.fromkeys(LOGS, 600)))
+
+
+def test_more_workers_than_logs() -> None:
+    each = group(*([log] for log in LOGS), [])
+    assert "1 of them stand by" in texts(advice(each, EVEN))
+
+
+def test_partitions_that_are_spread_unevenly() -> None:
+    [found] = advice(group(LOGS[:3], LOGS[3:]), EVEN)
+    assert found.text.startswith("w0 has 3 partitions, w1 1:")
+
+
+def test_one_hot_log_bounds_the_workers() -> None:
+    found = texts(advice(TWO, {**EVEN, LOGS[0]: 3_000}))
+    assert "default/0 has 50% of the load: more than 2 workers" in found
+
+
+def test_hot_logs_that_meet_on_one_worker_part_for_another_number_of_workers() -> None:
+    logs = [Log("default", partition) for partition in range(12)]
+    heat = {log: 1_000 if log.partition in {0, 4, 8} else 100 for log in logs}
+    found = texts(advice(group(*(logs[first::4] for first in range(4))), heat))
+    assert "The busiest of 4 workers has 77% of the load, of 3 it would have 33%." in found
+
+
+def test_the_group_gives_out_logs_in_the_order_of_their_topics() -> None:
+    """tidemark.b.commands comes before tidemark.commands, and that before tidemark.d.commands."""
+    rates = {Log("default", 0): 1.0, Log("d", 0): 1.0, Log("b", 0): 8.0}
+    assert busiest_share(rates, 2) == pytest.approx(0.9)
+    assert busiest_share({Log("default", 0): 8.0, Log("d", 0): 1.0, Log("b", 0): 1.0}, 2) == pytest.approx(0.8)
