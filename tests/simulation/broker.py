@@ -6,6 +6,7 @@ from typing import TypeVar
 from aiokafka.errors import KafkaConnectionError, KafkaError, RequestTimedOutError
 
 from processor.fit import Found
+from processor.kafka import feed
 from processor.kafka.outgoing import Outgoing
 from processor.messages import Log
 from processor.names import TopicNames
@@ -18,7 +19,7 @@ NAMES = TopicNames.of("tidemark.", "default")
 REPLY_TOPIC = "answers"
 
 _T = TypeVar("_T")
-_LOOK_BACK = 4
+_FIND_WITHIN_S = 30.0
 
 
 class Broker:
@@ -28,6 +29,7 @@ class Broker:
         self.logs = logs
         self.group_offsets: dict[Log, int] = {}
         self._records: dict[tuple[str, int], list[SomeRecord | None]] = {}
+        self._begins: dict[tuple[str, int], int] = {}
         self._checker = checker
 
     def append(self, topic: str, partition: int, records: Sequence[Outgoing | None]) -> None:
@@ -49,6 +51,16 @@ class Broker:
         """The offset of the next record."""
         return len(self._records.get((topic, partition), ()))
 
+    def begin(self, topic: str, partition: int) -> int:
+        """The offset of the first record there is."""
+        return self._begins.get((topic, partition), 0)
+
+    def delete(self, topic: str, partition: int, before: int) -> None:
+        """Delete the records below an offset, as retention does."""
+        there = self._records.get((topic, partition), [])
+        there[:before] = [None] * len(there[:before])
+        self._begins[topic, partition] = max(before, self.begin(topic, partition))
+
     def read(self, topic: str, partition: int, begin: int = 0, end: int | None = None) -> list[SomeRecord]:
         """The records from an offset up to, not including, another."""
         there = self._records.get((topic, partition), [])
@@ -59,45 +71,37 @@ class Broker:
         self._checker.on_group_commit(offsets)
         self.group_offsets.update(offsets)
 
-    def feed_position(self, log: Log) -> int:
-        """The highest position among the last few records of the feed, as `feed.find` looks for it."""
-        last = self.read(NAMES.events, log.partition)[-_LOOK_BACK:]
-        return max(map(position_of, last), default=0)
-
-
-def position_of(record: SomeRecord) -> int:
-    """The position that a record on the feed carries."""
-    return int(next(value for name, value in record.headers if name == "ce_position"))
-
 
 class BrokerClient:
     """The broker as `Ownership` sees it, over the network."""
 
     def __init__(self, broker: Broker, link: Link, chance: Chance) -> None:
-        self._broker = broker
+        self.broker = broker
         self._link = link
         self._chance = chance
 
+    @property
+    def fetch_records(self) -> int:
+        """How many offsets a fetch covers at the most."""
+        return self._chance.profile.fetch_records
+
     async def find(self, logs: Sequence[Log], group_offsets: Mapping[Log, int | None]) -> dict[Log, Found]:
-        """As `feed.find`: the log's ends first, then the feed's."""
-        broker = self._broker
-        ends = await self._ask(lambda: {log: broker.end(NAMES.commands, log.partition) for log in logs})
-        feeds = await self._ask(lambda: {log: broker.feed_position(log) for log in logs})
-        return {log: Found(0, ends[log], group_offsets.get(log), feeds[log]) for log in logs}
+        """The real one, on a simulated consumer."""
+        return await feed.find({"client": self}, {"default": NAMES}, logs, group_offsets, _FIND_WITHIN_S)
 
     async def group_offsets(self, logs: Sequence[Log]) -> dict[Log, int | None]:
         """The group's committed offsets."""
-        return await self._ask(lambda: {log: self._broker.group_offsets.get(log) for log in logs})
+        return await self.ask(lambda: {log: self.broker.group_offsets.get(log) for log in logs})
 
     async def commit(self, offsets: Mapping[Log, int], is_valid: Callable[[], bool]) -> None:
         """Commit offsets to the group, if the generation is still the group's."""
 
         def effect() -> None:
             if is_valid():
-                self._broker.commit(offsets)
+                self.broker.commit(offsets)
 
         try:
-            await self._ask(effect)
+            await self.ask(effect)
         except KafkaError:
             return
 
@@ -107,14 +111,15 @@ class BrokerClient:
         def effect() -> dict[Log, tuple[int, list[SomeRecord]]]:
             fetched = {}
             for log, (begin, most) in wanted.items():
-                end = min(most, self._broker.end(NAMES.commands, log.partition))
+                end = min(most, self.broker.end(NAMES.commands, log.partition))
                 if end > begin:
-                    fetched[log] = end, self._broker.read(NAMES.commands, log.partition, begin, end)
+                    fetched[log] = end, self.broker.read(NAMES.commands, log.partition, begin, end)
             return fetched
 
-        return await self._ask(effect)
+        return await self.ask(effect)
 
-    async def _ask(self, effect: Callable[[], _T]) -> _T:
+    async def ask(self, effect: Callable[[], _T]) -> _T:
+        """Ask the broker for something; raises aiokafka's errors when the fates say so."""
         chance = self._chance
         away = chance.broker_away
         error = KafkaConnectionError if away else RequestTimedOutError

@@ -17,6 +17,7 @@ class Profile(Struct):
     batch_size: int
     backlog: int
     heads_kept: int
+    look_back: int
     fetch_records: int
     chunk_records: int
     linger_s: float
@@ -63,6 +64,7 @@ class Profile(Struct):
             batch_size=random.choice((1, 5, 100)),
             backlog=random.choice((1, 4, 10, 1000)),
             heads_kept=random.choice((0, 2, 1000)),
+            look_back=random.choice((1, 2, 16)),
             fetch_records=random.choice((1, 2, 5, 20)),
             chunk_records=random.choice((1, 2, 3, 20)),
             linger_s=random.choice((0.0, 0.0, 0.01)),

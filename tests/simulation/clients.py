@@ -44,7 +44,7 @@ class Client:
         if draw < 0.08:
             self._send_poison()
         elif draw < 0.12:
-            self._broker.append(NAMES.commands, self._random.randrange(len(self._broker.logs)), [None])
+            self._append_markers()
         elif draw < 0.30 and self._sent:
             self._send(*self._random.choice(self._sent))
         elif draw < 0.42 and self._sent:
@@ -53,6 +53,12 @@ class Client:
         else:
             command = self._fresh()
             self._send(command["stream"].encode(), command)
+
+    def _append_markers(self) -> None:
+        """Offsets without a record, as transactions and compaction leave them."""
+        topic = self._random.choice((NAMES.commands, NAMES.commands, NAMES.events))
+        count = self._random.choice((1, 1, 5))
+        self._broker.append(topic, self._random.randrange(len(self._broker.logs)), [None] * count)
 
     def _fresh(self) -> dict[str, Any]:
         random = self._random

@@ -10,9 +10,17 @@ import structlog
 from msgspec import Struct
 
 from processor import cycle
+from processor.errors import Misfit
+from processor.kafka import feed
+from processor.kafka.rebuild import _Rebuild
+from processor.messages import Log, RecordedEvent
 from processor.partition import partition_of
+from processor.settings import Settings
+from processor.stores.memory import MemoryStore
+from tests.simulation.broker import NAMES, BrokerClient
 from tests.simulation.checker import Violation
 from tests.simulation.clients import Client
+from tests.simulation.consumer import SimulatedConsumer
 from tests.simulation.nemesis import Nemesis
 from tests.simulation.stores import at_once
 from tests.simulation.worker import LIMITS
@@ -36,7 +44,12 @@ def run_seed(seed: int, parts: Parts = _REAL, *, trace: bool = False) -> Result:
     world = World(seed, parts)
     if trace:
         world.notes = [str(world.profile)]
-    with _logging_to(world), patch.object(cycle, "_HEADS_KEPT", world.profile.heads_kept):
+    with (
+        _logging_to(world),
+        patch.object(cycle, "_HEADS_KEPT", world.profile.heads_kept),
+        patch.object(feed, "_LOOK_BACK", world.profile.look_back),
+        patch.object(feed, "AIOKafkaConsumer", SimulatedConsumer),
+    ):
         try:
             world.loop.run_until_complete(_run(world))
         except Violation as violation:
@@ -61,6 +74,32 @@ async def _run(world: World) -> None:
     for log, checkpoint in at_once(world.store.checkpoints()).items():
         events = at_once(world.store.read_log(log, 0, len(world.checker.histories[log].events) + 1))
         world.checker.histories[log].check_end(world.rules, LIMITS, events, checkpoint)
+    await _check_rebuilt(world)
+
+
+async def _check_rebuilt(world: World) -> None:
+    """That a store in memory, made again from the logs, holds what was committed, and that a gap is not passed over."""
+    settings = Settings(
+        partitions=world.rules.partitions,
+        refusal_retention_s=world.rules.retention_ms // 1000,
+        max_events=LIMITS.events,
+    )
+    store = MemoryStore()
+    consumer = SimulatedConsumer(client=BrokerClient(world.broker, world.link, world.chance))
+    is_whole = not any(world.broker.begin(NAMES.commands, log.partition) for log in world.logs)
+    try:
+        await _Rebuild(settings, store).run(consumer, lambda _done, _of: None)
+    except Misfit as misfit:
+        if is_whole:
+            raise Violation(f"not made again from the log: {misfit}") from None
+        return
+    for log, history in world.checker.histories.items():
+        history.demand(is_whole, "made again from a log without its beginning")
+        history.demand(await _events(store, log) == history.events, "made again from the log, it holds other events")
+
+
+async def _events(store: MemoryStore, log: Log) -> list[RecordedEvent]:
+    return await store.read_log(log, 0, (await store.checkpoints())[log].next_position)
 
 
 def _clients(world: World) -> list[Client]:

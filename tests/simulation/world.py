@@ -53,7 +53,7 @@ class World:
         self.group = Group(self.logs, self.random, self.random.choice((1.0, 6.0)), self.note)
         self.hosts = [Host(number) for number in range(self.profile.workers)]
         self._parts = parts
-        self._link = Link(self.loop, self.chance)
+        self.link = Link(self.loop, self.chance)
 
     def note(self, *what: object) -> None:
         """Remember what happens, for a trace."""
@@ -69,9 +69,9 @@ class World:
         machine = Machine(
             chance=self.chance,
             rules=self.rules,
-            store=self._parts.store(self.store, self._link, self.chance),
-            client=BrokerClient(self.broker, self._link, self.chance),
-            outbound=self._parts.outbound(self.broker, self._link, self.chance),
+            store=self._parts.store(self.store, self.link, self.chance),
+            client=BrokerClient(self.broker, self.link, self.chance),
+            outbound=self._parts.outbound(self.broker, self.link, self.chance),
             group=self.group,
             on_crash=self.checker.on_crash,
         )
