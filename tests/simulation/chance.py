@@ -42,6 +42,8 @@ class Profile(Struct):
     rebalance: int
     store_away: int
     broker_away: int
+    restore: int
+    expire: int
     nemesis_pause_s: float
 
     @classmethod
@@ -87,6 +89,8 @@ class Profile(Struct):
             rebalance=weight(),
             store_away=weight(),
             broker_away=weight(),
+            restore=random.choice((0, 0, 4)),
+            expire=random.choice((0, 0, 2)),
             nemesis_pause_s=random.choice((0.3, 0.6, 1.5)),
         )
 

@@ -31,7 +31,11 @@ class Violation(Exception):
 
 
 class LogHistory:
-    """What has happened to a log so far."""
+    """What has happened to a log so far.
+
+    `events` and `decided` are of all that was ever committed; after a restored backup, the store holds only the first
+    `_stored` of them, until the rest is decided again.
+    """
 
     def __init__(self, log: Log) -> None:
         self.log = log
@@ -43,7 +47,9 @@ class LogHistory:
         self.letters: set[int] = set()
         self.checkpoint = Checkpoint(epoch=0, next_offset=0, next_position=1, streams=0, chain=genesis(log))
         self.feed_position = 0
-        self._won: set[tuple[str, int]] = set()
+        self.decided = 0
+        self._stored = 0
+        self._won: dict[tuple[str, int], int] = {}
 
     def demand(self, holds: object, what: str) -> None:
         """Raise a `Violation` where something does not hold."""
@@ -53,13 +59,14 @@ class LogHistory:
     @property
     def answered(self) -> int:
         """The first offset that has no reply."""
-        return next((offset for offset in self.commands if offset not in self.replies), self.checkpoint.next_offset)
+        return next((offset for offset in self.commands if offset not in self.replies), self.decided)
 
     @property
     def is_settled(self) -> bool:
         """Whether every command has a reply, every event is on the feed, and what is no command a dead letter."""
         answered = len(self.replies) == len(self.commands) and self.letters == self.malformed
-        return answered and self.feed_position == len(self.events)
+        is_whole = self.feed_position == self._stored == len(self.events)
+        return answered and is_whole and self.checkpoint.next_offset == self.decided
 
     def on_commit(self, plan: Plan, stored: Checkpoint) -> None:
         before = self.checkpoint
@@ -77,15 +84,27 @@ class LogHistory:
         self.checkpoint = replace(
             before,
             next_offset=plan.after.next_offset,
-            next_position=len(self.events) + 1,
-            streams=len(self.versions),
-            chain=self.events[-1].hash if self.events else before.chain,
+            next_position=self._stored + 1,
+            streams=len({event.stream for event in self.events[: self._stored]}),
+            chain=self.events[self._stored - 1].hash if self._stored else before.chain,
         )
+        self.decided = max(self.decided, plan.after.next_offset)
         self.demand(
             _place(stored) == _place(self.checkpoint), f"the checkpoint is {stored}, should be {self.checkpoint}"
         )
 
+    def on_restore(self, restored: Checkpoint) -> None:
+        """The store is an older copy of itself from now on."""
+        self.checkpoint = restored
+        self._stored = restored.next_position - 1
+
     def _on_event(self, event: RecordedEvent) -> None:
+        self._stored += 1
+        if event.position == self._stored <= len(self.events):
+            self.demand(
+                event == self.events[event.position - 1], f"decided again, position {event.position} is {event}"
+            )
+            return
         previous = self.events[-1].hash if self.events else genesis(self.log)
         self.demand(event.position == len(self.events) + 1, f"position {event.position} after {len(self.events)}")
         version = self.versions.get(event.stream, 0)
@@ -112,9 +131,8 @@ class LogHistory:
         assert isinstance(command, Command)
         if isinstance(command.expected_version, int):
             place = command.stream, command.expected_version
-            self.demand(place not in self._won, f"two commands won {place}")
+            self.demand(self._won.setdefault(place, offset) == offset, f"two commands won {place}")
             self.demand(outcome.first_version == command.expected_version + 1, f"{outcome} against {place}")
-            self._won.add(place)
 
     def on_feed(self, record: SomeRecord) -> None:
         headers = dict(record.headers)
@@ -131,7 +149,7 @@ class LogHistory:
     def on_reply(self, record: SomeRecord, *, standing: bool) -> None:
         outcome = decode_outcome(record.value or b"")
         offset, value = outcome.offset, record.value or b""
-        self.demand(offset < self.checkpoint.next_offset, f"offset {offset} was answered and is not decided: {outcome}")
+        self.demand(offset < self.decided, f"offset {offset} was answered and is not decided: {outcome}")
         self.demand(record.key == self.commands[offset].key, f"the reply to {offset} has the key {record.key!r}")
         if isinstance(outcome, Accepted | Duplicate):
             there = self.events[outcome.first_position - 1 : outcome.last_position]
@@ -194,6 +212,11 @@ class Checker:
             history = self.histories[log]
             history.demand(checkpoint.epoch == history.checkpoint.epoch + 1, "a claim does not raise the epoch")
             history.checkpoint = replace(history.checkpoint, epoch=checkpoint.epoch)
+
+    def on_restore(self, restored: Mapping[Log, Checkpoint]) -> None:
+        for log, history in self.histories.items():
+            history.on_restore(restored.get(log, LogHistory(log).checkpoint))
+            self._note(log, "restored:", history.checkpoint.next_offset, "of", history.decided)
 
     def on_commit(self, plan: Plan, stored: Checkpoint) -> None:
         self._note(

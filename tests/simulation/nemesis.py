@@ -2,7 +2,9 @@
 
 import asyncio
 
+from tests.simulation.broker import NAMES
 from tests.simulation.loop import Process
+from tests.simulation.stores import at_once
 from tests.simulation.world import Host, World
 
 _STOPS_WITHIN_S = 30.0
@@ -24,7 +26,10 @@ class Nemesis:
             self._rebalance: profile.rebalance,
             self._cut_store: profile.store_away,
             self._cut_broker: profile.broker_away,
+            self._restore: profile.restore,
+            self._expire: profile.expire,
         }
+        self._has_restored = self._has_expired = False
 
     async def run(self) -> None:
         """Do harm, for ever."""
@@ -118,3 +123,29 @@ class Nemesis:
         self._world.chance.broker_away = True
         await asyncio.sleep(self._some_s(6.0))
         self._world.chance.broker_away = False
+
+    async def _restore(self, host: Host, process: Process) -> None:
+        """An operator restores the store from a backup, once, and finds out that it is too old."""
+        world = self._world
+        if self._has_restored or self._has_expired:
+            return
+        self._has_restored = True
+        backup = world.store.copy()
+        await asyncio.sleep(1.0 + self._some_s(self._random.choice((2.0, 10.0))))
+        if world.chance.healed:
+            return
+        world.restore(backup)
+        await asyncio.sleep(self._some_s(20.0))
+        if not world.chance.healed:
+            world.rebuild()
+
+    async def _expire(self, host: Host, process: Process) -> None:
+        """Retention deletes commands whose replies and events are out."""
+        world = self._world
+        if self._has_restored:
+            return
+        self._has_expired = True
+        for log, checkpoint in at_once(world.store.checkpoints()).items():
+            before = self._random.randint(0, checkpoint.acknowledged_offset)
+            world.note(log, "is deleted below offset", before)
+            world.broker.delete(NAMES.commands, log.partition, before)

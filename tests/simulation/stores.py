@@ -4,6 +4,7 @@ What it means to commit, to claim or to read is `MemoryStore`'s to say, which th
 """
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from copy import deepcopy
 from typing import Any, TypeVar
 
 from processor.errors import StoreUnreachable
@@ -25,6 +26,17 @@ class SharedStore(MemoryStore):
     def __init__(self, checker: Checker) -> None:
         super().__init__()
         self.checker = checker
+        self.retired = False
+
+    def restored(self, into: "SharedStore", logs: dict[Log, Any]) -> None:
+        """Put an older copy of the logs into another store; what is still on its way to this one has no effect."""
+        self.retired = True
+        into._logs = logs
+        self.checker.on_restore(at_once(into.checkpoints()))
+
+    def copy(self) -> dict[Log, Any]:
+        """A backup."""
+        return deepcopy(self._logs)
 
     async def claim(self, logs: Sequence[Log]) -> dict[Log, Checkpoint]:
         claimed = await super().claim(logs)
@@ -128,11 +140,16 @@ class StoreClient:
     async def ask(self, effect: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
         """Ask the store for something; raises `StoreUnreachable` when the fates say so."""
         chance, profile = self.chance, self.chance.profile
-        return await self.link.call(
-            lambda: at_once(effect()),
+
+        def carry_out() -> Any:
+            return None if self.shared.retired else at_once(effect())
+
+        answer: _T = await self.link.call(
+            carry_out,
             lambda: StoreUnreachable("the connection broke"),
             away=chance.store_away,
             lost=profile.store_lost,
             unknown=profile.store_unknown,
             late=profile.store_late,
         )
+        return answer

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from random import Random
+from typing import Any
 
 from msgspec import Struct
 
@@ -17,6 +18,8 @@ from tests.simulation.loop import Process, SimulatedLoop
 from tests.simulation.outbound import SimulatedOutbound
 from tests.simulation.stores import SharedStore, StoreClient
 from tests.simulation.worker import Machine, SimulatedWorker
+
+_OLDER = "older backup"
 
 
 class Parts(Struct, frozen=True):
@@ -53,6 +56,8 @@ class World:
         self.group = Group(self.logs, self.random, self.random.choice((1.0, 6.0)), self.note)
         self.hosts = [Host(number) for number in range(self.profile.workers)]
         self._parts = parts
+        self._rebuild = False
+        self._misfit = ""
         self.link = Link(self.loop, self.chance)
 
     def note(self, *what: object) -> None:
@@ -74,6 +79,9 @@ class World:
             outbound=self._parts.outbound(self.broker, self.link, self.chance),
             group=self.group,
             on_crash=self.checker.on_crash,
+            epoch_of=lambda log: self.checker.histories[log].checkpoint.epoch,
+            rebuild=self._rebuild,
+            misfit=self._misfit,
         )
         host.worker = SimulatedWorker(host.process.name, machine)
         self.note(f"start {host.process.name}")
@@ -88,11 +96,39 @@ class World:
         host.process = host.worker = None
         return member
 
+    def restore(self, backup: dict[Log, Any]) -> None:
+        """End all workers, put an older copy of the store in its place, and start them as if nothing had happened."""
+        self.note("the store is restored")
+        restored = self._parts.shared(self.checker)
+        self._end_all()
+        self.store.restored(restored, backup)
+        self.store = restored
+        self._misfit = _OLDER
+        self._start_all()
+
+    def rebuild(self) -> None:
+        """Start all workers anew, to decide again what the restored store lacks."""
+        self.note("the store is brought up from the log")
+        self._end_all()
+        self._rebuild, self._misfit = True, ""
+        self._start_all()
+
+    def _end_all(self) -> None:
+        for host in self.hosts:
+            if host.process is not None:
+                self.group.leave(self.kill(host))
+
+    def _start_all(self) -> None:
+        for host in self.hosts:
+            self.start(host)
+
     def heal(self) -> None:
         """From now on nothing fails."""
         self.note("heal")
         self.chance.healed = True
         self.chance.store_away = self.chance.broker_away = False
+        if self._misfit:
+            self.rebuild()
         for host in self.hosts:
             if host.process is None:
                 self.start(host)
