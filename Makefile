@@ -17,7 +17,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help install demo test test-history security-test faults check format bench clean
+.PHONY: help install demo test test-history security-test faults check format bench stress bench-docs clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 15
@@ -68,6 +68,12 @@ format: $(INSTALLED) ## Put the code in form
 
 bench: $(INSTALLED) ## Measure, and print floor, goal and measured for each row
 	python -m benchmarks $(ARGS)
+
+stress: $(INSTALLED) ## Load a worker on SQLite, then one on PostgreSQL, for five minutes each, and check all they do
+	python -m benchmarks.stress $(ARGS)
+
+bench-docs: $(INSTALLED) ## Put the last measured table and plots into docs/performance.md
+	python -m benchmarks.document
 
 clean: ## Remove what was made
 	rm -rf $(VENV) .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

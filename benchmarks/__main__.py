@@ -5,15 +5,12 @@ import asyncio
 import signal
 import sys
 import time
-from pathlib import Path
 
 import msgspec
 
 from benchmarks.bed import Bed, bed, say
 from benchmarks.experiment import EXPERIMENTS, Options
-from benchmarks.report import Result, machine, print_table
-
-RESULT = Path(".build/bench.json")
+from benchmarks.report import RESULT, Result, machine, print_table
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ import os
 import platform
 import sqlite3
 import sys
+from pathlib import Path
 from typing import Any
 
 from msgspec import Struct, field
@@ -12,6 +13,8 @@ from rich.table import Table
 
 from benchmarks.experiment import Options
 from benchmarks.targets import Row, Target, in_order
+
+RESULT = Path(".build/bench.json")
 
 _WIDTH = 140
 _MARKS = {"goal": "✓✓", "floor": "✓", "missed": "✗"}

@@ -4,7 +4,22 @@ from typing import Annotated
 
 import typer
 
-from processor.cli import config, demo, doctor, migrate, nodes, read, recover, send, stats, tail, topics, verify, worker
+from processor.cli import (
+    config,
+    demo,
+    doctor,
+    migrate,
+    nodes,
+    read,
+    recover,
+    send,
+    stats,
+    stress,
+    tail,
+    topics,
+    verify,
+    worker,
+)
 from processor.cli.frame import EXIT_CODES
 
 app = typer.Typer(
@@ -48,6 +63,7 @@ app.command(epilog=EXIT_CODES)(stats.stats)
 app.command(epilog=EXIT_CODES)(nodes.nodes)
 app.command(epilog=EXIT_CODES)(doctor.doctor)
 app.add_typer(recover.app, name="recover")
+app.command(epilog=EXIT_CODES)(stress.stress)
 app.command(epilog=EXIT_CODES)(config.config)
 
 
