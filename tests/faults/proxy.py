@@ -10,14 +10,14 @@ _CHUNK = 64 * 1024
 class Proxy:
     """Stands between clients and the server on `to_port`; `async with` opens and closes it.
 
-    `delay_s` holds up every chunk, both ways. `cuts` counts the connections that were cut by `lose`.
+    Connections that come after a change of `to_port` go there. `delay_s` holds up every chunk, both ways. `cuts` counts the connections that were cut by `lose`.
     """
 
     def __init__(self, to_port: int, port: int = 0) -> None:
         self.delay_s = 0.0
         self.cuts = 0
         self.port = port
-        self._to_port = to_port
+        self.to_port = to_port
         self._server: asyncio.Server | None = None
         self._links: set[_Link] = set()
         self._flows = asyncio.Event()
@@ -73,7 +73,7 @@ class Proxy:
         link = _Link(self, writer)
         self._links.add(link)
         try:
-            await link.run(reader, self._to_port)
+            await link.run(reader, self.to_port)
         finally:
             self._links.discard(link)
 

@@ -1,6 +1,9 @@
-"""Faults of PostgreSQL: connections cut around a commit, the server ended and killed, slow, and its rows held."""
+"""Faults of PostgreSQL: connections cut around a commit or used up, the server ended, full, slow, failed over, rows held."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -8,12 +11,16 @@ import pytest
 
 from processor.client import Client, Event
 from tests.faults.conftest import NewTrial
+from tests.faults.disk import fill, remount, small_disk
 from tests.faults.proxy import Proxy
 from tests.faults.test_worker import MANY_EVENTS
-from tests.faults.trial import FEWER, REPEATS, Trial, until
-from tests.servers import Kafka, Postgres
+from tests.faults.trial import FEWER, REPEATS, TERMINATE, Trial, execute, until
+from tests.servers import Kafka, Postgres, Standby
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(90 + 40 * REPEATS)]
+
+DOES_NOT_ANSWER = "the store does not answer"
+TOO_MANY = "too many clients"
 
 
 @pytest.fixture
@@ -134,3 +141,152 @@ async def test_the_server_is_ended_and_comes_back(
             server.start()
             await trial.answers(10)
     await trial.holds()
+
+
+@pytest.fixture
+def full_data(server: Postgres) -> Iterator[Path]:
+    """A disk of 20 MB, for a database's files; the write-ahead log is elsewhere."""
+    with small_disk(server.folder / "disk", 20, server.user) as disk:
+        yield disk
+
+
+async def test_the_disk_of_the_data_is_full(
+    real_kafka: Kafka, new_trial: NewTrial, server: Postgres, full_data: Path
+) -> None:
+    disk = full_data
+    await execute(server.url(), f"CREATE TABLESPACE small LOCATION '{disk}'")
+    await execute(server.url(), "CREATE DATABASE small TABLESPACE small TEMPLATE template0")
+    trial = await new_trial(real_kafka.bootstrap, server.url("small"))
+    async with trial.load():
+        worker = await trial.worker()
+        for repeat in trial.times(FEWER):
+            await trial.answers(10)
+            fill(disk / "filler")
+            await worker.says("No space left on device", times=repeat + 1)
+            assert worker.said.count(DOES_NOT_ANSWER) > repeat
+            (disk / "filler").unlink()
+            remount(disk, f"size={24 + 4 * repeat}m")
+            await trial.answers(10)
+    await trial.holds()
+
+
+@pytest.fixture
+def crowded() -> Iterator[tuple[Postgres, Path]]:
+    """A server, and the disk of 128 MB that has its data and its write-ahead log."""
+    server = Postgres()
+    try:
+        with small_disk(server.folder / "data", 128, server.user) as disk:
+            server.start()
+            yield server, disk
+            server.kill()
+    finally:
+        server.close()
+
+
+async def test_the_disk_of_the_write_ahead_log_is_full(
+    real_kafka: Kafka, new_trial: NewTrial, crowded: tuple[Postgres, Path]
+) -> None:
+    """The server ends itself, and is started again when there is room."""
+    server, disk = crowded
+    trial = await new_trial(real_kafka.bootstrap, server.url())
+    async with trial.load():
+        worker = await trial.worker()
+        for repeat in trial.times(FEWER):
+            await trial.answers(10)
+            fill(disk / "filler")
+            await panics(server, times=repeat + 1)
+            await worker.says(DOES_NOT_ANSWER, times=repeat + 1)
+            (disk / "filler").unlink()
+            server.kill()
+            server.start()
+            await trial.answers(10)
+    await trial.holds()
+
+
+async def panics(server: Postgres, times: int) -> None:
+    """Have a server use up the segments of its log that it has, until it can't make a new one."""
+    async with asyncio.timeout(30):
+        while server.log.read_text().count("PANIC:") < times:
+            with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                await execute(server.url(), "CREATE TABLE IF NOT EXISTS marks (); SELECT pg_switch_wal()")
+
+
+async def test_others_have_all_connections(real_kafka: Kafka, new_trial: NewTrial) -> None:
+    """At the start and while it runs: a worker that starts says so and ends, one that runs waits."""
+    with Postgres(["max_connections=20"]) as server:
+        trial = await new_trial(real_kafka.bootstrap, server.url())
+        async with trial.load():
+            for _ in trial.times(FEWER):
+                async with AsyncExitStack() as held:
+                    await take_connections(server, held)
+                    refused = await trial.worker(ready=False)
+                    assert await refused.ends() == 3
+                    assert TOO_MANY in refused.said and "Traceback" not in refused.said, refused.said
+                    code, printed = await trial.command("doctor")
+                    assert code != 0 and TOO_MANY in printed
+                worker = await trial.worker()
+                await trial.answers(10)
+                async with AsyncExitStack() as held:
+                    one = await held.enter_async_context(connected(server))
+                    while TOO_MANY not in worker.said:
+                        await take_connections(server, held)
+                        await one.execute(TERMINATE)
+                    assert DOES_NOT_ANSWER in worker.said
+                await trial.answers(10)
+                assert await worker.end() == 0
+            await trial.worker()
+        await trial.holds()
+
+
+@asynccontextmanager
+async def connected(server: Postgres) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(server.url())
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def take_connections(server: Postgres, held: AsyncExitStack) -> None:
+    """Take all connections that a server still gives, until `held` is closed."""
+    with suppress(asyncpg.TooManyConnectionsError):
+        while True:
+            await held.enter_async_context(connected(server))
+
+
+@pytest.mark.parametrize("rebuilding", [False, True], ids=["told-to-rebuild", "rebuilding"])
+async def test_failed_over_to_a_copy_that_lacks_the_last_commits(
+    real_kafka: Kafka, new_trial: NewTrial, server: Postgres, *, rebuilding: bool
+) -> None:
+    """Broker and feed are ahead: what is missing is decided again to the same, on request, or it stands still."""
+    arguments = ["--rebuild"] if rebuilding else []
+    async with AsyncExitStack() as servers, Proxy(server.port) as proxy:
+        trial = await new_trial(real_kafka.bootstrap, through(proxy, server.url()))
+        primary = server
+        async with trial.load():
+            worker = await trial.worker("", *arguments)
+            for repeat in trial.times(FEWER):
+                async with Proxy(primary.port) as followed:
+                    copy = Standby(followed.port)
+                    servers.callback(copy.close)
+                    await asyncio.to_thread(copy.start)
+                    await trial.answers(20)
+                    await followed.close()
+                    await trial.answers(20)
+                primary.kill()
+                await execute(copy.url(), "SELECT pg_promote()")
+                primary, proxy.to_port = copy, copy.port
+                if rebuilding:
+                    await worker.says("another owner has claimed the log", times=repeat + 1)
+                else:
+                    await worker.says("the log stands still")
+                    assert "restored from an older backup" in worker.said
+                    code, printed = await trial.command("doctor")
+                    assert code != 0 and "--rebuild" in printed, printed
+                    await worker.end()
+                    worker = await trial.worker("", "--rebuild")
+                    await trial.answers(20)
+                    await worker.end()
+                    worker = await trial.worker()
+                await trial.answers(20)
+        await trial.holds()

@@ -6,15 +6,16 @@ import random
 import shutil
 import signal
 import sqlite3
-import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.faults.conftest import NewTrial
-from tests.faults.trial import FEWER, REPEATS, Trial, WorkerProcess
+from tests.faults.disk import fill, remount, small_disk
+from tests.faults.trial import FEWER, REPEATS, Trial, WorkerProcess, until
 from tests.servers import Kafka
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(90 + 40 * REPEATS)]
@@ -26,29 +27,14 @@ DOES_NOT_ANSWER = "the store does not answer"
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own, of 4 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if (
-        os.geteuid() != 0
-        or subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=4m", "tidemark", folder], check=False, capture_output=True
-        ).returncode
-    ):
-        pytest.skip("needs the right to mount a small file system")
-    try:
+    with small_disk(tmp_path / "disk", 4) as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 @pytest.fixture
 async def disk_trial(real_kafka: Kafka, disk: Path, new_trial: NewTrial) -> Trial:
     """A trial whose store is on a disk that can be filled and locked."""
     return await new_trial(real_kafka.bootstrap, f"sqlite:///{disk}/tidemark.db")
-
-
-def remount(disk: Path, options: str) -> None:
-    subprocess.run(["mount", "-o", f"remount,{options}", disk], check=True)
 
 
 def file_of(trial: Trial) -> Path:
@@ -81,15 +67,6 @@ async def test_full_disk(disk_trial: Trial, disk: Path) -> None:
             remount(disk, f"size={8 + 4 * repeat}m")
             await trial.answers(10)
     await trial.holds()
-
-
-def fill(path: Path) -> None:
-    with path.open("wb", buffering=0) as filler:
-        try:
-            while True:
-                filler.write(bytes(4096))
-        except OSError:
-            return
 
 
 async def test_read_only_disk(disk_trial: Trial, disk: Path) -> None:
@@ -191,24 +168,67 @@ def flipped(data: bytes, at: int) -> bytes:
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
 async def test_failing_system_call(sqlite_trial: Trial, call: str, error: str) -> None:
     """Writes and flushes of the file fail for a while, as on a broken or full disk."""
-    if shutil.which("strace") is None:
-        pytest.skip("needs strace")
     trial = sqlite_trial
     async with trial.load():
         worker = await trial.worker()
         for _ in trial.times(FEWER):
             await trial.answers(10)
             said = worker.said.count(DOES_NOT_ANSWER)
-            async with failing(worker, call, error):
+            async with failing(worker, f"{call}:error={error}"):
                 await worker.says(DOES_NOT_ANSWER, times=said + 1)
             await trial.answers(10)
     await trial.holds()
 
 
+@pytest.mark.parametrize("result", ["error=EIO", "retval=0"], ids=["EIO", "short"])
+async def test_failing_reads(sqlite_trial: Trial, result: str) -> None:
+    """What can't be read, or not in full, is never taken for an answer: the worker waits, or ends and says so."""
+    trial = sqlite_trial
+    async with trial.load():
+        for _ in trial.times(FEWER):
+            worker = await trial.worker()
+            await trial.answers(10)
+            async with failing(worker, f"pread64:{result}"):
+                # Another owner's write makes the worker read again what it has in its memory.
+                await trial.take_over()
+                await until(lambda: says_fault(worker))  # noqa: B023 - awaited before the next one
+            if not worker.has_ended:
+                await trial.answers(10)
+                await worker.end()
+            assert "Traceback" not in worker.said, worker.said
+        await trial.worker()
+        await trial.answers(10)
+    await trial.holds()
+
+
+def says_fault(worker: WorkerProcess) -> bool:
+    return worker.has_ended or any(text in worker.said for text in (DOES_NOT_ANSWER, "can't be claimed yet"))
+
+
+@pytest.mark.parametrize("bytes_more", [1, 5_000, 16_500], ids=["1-byte", "half-a-page", "a-page"])
+async def test_short_writes(sqlite_trial: Trial, bytes_more: int) -> None:
+    """The file may grow by so many bytes more: the kernel writes a part of what it is given, then nothing."""
+    trial = sqlite_trial
+    async with trial.load():
+        worker = await trial.worker()
+        process = psutil.Process(worker.pid)
+        for _ in trial.times(FEWER):
+            await trial.answers(10)
+            said = worker.said.count(DOES_NOT_ANSWER)
+            most = file_of(trial).with_name("tidemark.db-wal").stat().st_size + bytes_more
+            process.rlimit(psutil.RLIMIT_FSIZE, (most, psutil.RLIM_INFINITY))
+            await worker.says(DOES_NOT_ANSWER, times=said + 1)
+            process.rlimit(psutil.RLIMIT_FSIZE, (psutil.RLIM_INFINITY, psutil.RLIM_INFINITY))
+            await trial.answers(10)
+    await trial.holds()
+
+
 @asynccontextmanager
-async def failing(worker: WorkerProcess, call: str, error: str) -> AsyncIterator[None]:
-    """Let a system call of the worker's file I/O fail while the block runs."""
-    inject = ("-e", f"trace={call}", "-e", f"inject={call}:error={error}")
+async def failing(worker: WorkerProcess, how: str) -> AsyncIterator[None]:
+    """Let a system call of the worker's file I/O fail while the block runs; `how` is strace's: CALL:error=NAME."""
+    if shutil.which("strace") is None:
+        pytest.skip("needs strace")
+    inject = ("-e", f"trace={how.partition(':')[0]}", "-e", f"inject={how}")
     tracer = await asyncio.create_subprocess_exec(
         "strace", "-f", "-p", str(worker.pid), "-o", os.devnull, *inject, stderr=asyncio.subprocess.PIPE
     )

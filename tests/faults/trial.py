@@ -40,10 +40,12 @@ SESSION_MS = 6_000
 HEAL_S = 60.0
 """Bound on the time from the end of a fault to a lag of zero."""
 
-_TERMINATE = """
+TERMINATE = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE application_name = 'tidemark' AND datname = current_database()
 """
+"""Has PostgreSQL end the workers' connections."""
+
 _POLL_S = 0.02
 _WAIT_S = 60.0
 _CLEAN_UP_S = 10.0
@@ -218,7 +220,7 @@ class Trial:
         connection = await asyncpg.connect(url)
         try:
             async with asyncio.timeout(_WAIT_S):
-                while not await connection.fetch(f"{_TERMINATE} AND {which}"):
+                while not await connection.fetch(f"{TERMINATE} AND {which}"):
                     await asyncio.sleep(_POLL_S)
         finally:
             await connection.close()
