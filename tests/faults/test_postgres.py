@@ -1,4 +1,4 @@
-"""Faults of PostgreSQL: connections cut around a commit or used up, the server ended, full, slow, failed over, rows held."""
+"""Faults of PostgreSQL: connections cut and used up, the server killed, full, slow, failed over, and its rows held."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator

@@ -3,10 +3,11 @@
 import signal
 from typing import Any
 
+import psutil
 import pytest
 
 from processor.failpoints import FailPoint
-from tests.faults.trial import FEWER, MANY, Trial, until
+from tests.faults.trial import FEWER, MANY, Trial, WorkerProcess, until
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(60 + 30 * MANY)]
 
@@ -107,3 +108,36 @@ async def test_a_worker_whose_loop_stands_still_ends_itself(trial: Trial) -> Non
         await trial.worker(**SAME_WORKER)
         await trial.answers(10)
     await trial.holds()
+
+
+LARGE_BYTES = 200_000
+LARGE_COMMANDS = 200
+
+
+async def test_a_memory_limit_is_hit(trial: Trial) -> None:
+    """Wherever an allocation fails while a backlog of large commands is drained, the process ends and says why."""
+    backlog = trial.folder / "large.jsonl"
+    data = "x" * LARGE_BYTES
+    async with trial.load():
+        for repeat in trial.times(FEWER):
+            worker = await trial.worker(**SAME_WORKER)
+            await trial.answers(5)
+            limit_memory(worker, more_bytes=(1 + 4 * (repeat % 5)) * 2**20)
+            backlog.write_text(
+                "".join(
+                    f'{{"stream":"large-{n % 9}","events":[{{"type":"Large","data":"{data}"}}]}}\n'
+                    for n in range(LARGE_COMMANDS)
+                )
+            )
+            assert (await trial.command("send", "--no-wait", str(backlog)))[0] == 0
+            assert await worker.ends() != 0, worker.said
+            assert "emory" in worker.said, worker.said
+        await trial.worker(**SAME_WORKER)
+        await trial.answers(10)
+    await trial.holds()
+
+
+def limit_memory(worker: WorkerProcess, more_bytes: int) -> None:
+    """Let a worker's address space grow by so much more, and then no further."""
+    process = psutil.Process(worker.pid)
+    process.rlimit(psutil.RLIMIT_AS, (process.memory_info().vms + more_bytes, psutil.RLIM_INFINITY))
