@@ -204,11 +204,11 @@ async def test_the_disk_of_the_write_ahead_log_is_full(
 
 
 async def panics(server: Postgres, times: int) -> None:
-    """Have a server use up the segments of its log that it has, until it can't make a new one."""
+    """Have a server use up the segments of its log that it has, with nothing else to be written, until it gives up."""
     async with asyncio.timeout(30):
         while server.log.read_text().count("PANIC:") < times:
             with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-                await execute(server.url(), "CREATE TABLE IF NOT EXISTS marks (); SELECT pg_switch_wal()")
+                await execute(server.url(), "SELECT pg_logical_emit_message(false, 'full', repeat('x', 1000000))")
 
 
 async def test_others_have_all_connections(real_kafka: Kafka, new_trial: NewTrial) -> None:
