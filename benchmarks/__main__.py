@@ -7,10 +7,14 @@ import sys
 import time
 
 import msgspec
+from aiokafka.errors import KafkaError
 
 from benchmarks.bed import Bed, bed, say
-from benchmarks.experiment import EXPERIMENTS, Options
+from benchmarks.experiment import EXPERIMENTS, Experiment, Options
 from benchmarks.report import RESULT, Result, machine, print_table
+from processor.errors import TidemarkError
+
+_FAULTS = (TidemarkError, KafkaError, TimeoutError, RuntimeError, OSError)
 
 
 def main() -> None:
@@ -18,10 +22,14 @@ def main() -> None:
     options = Options(given.commands, given.seconds, given.runs, given.stored)
     # So that a bench that is ended ends what it has started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    with bed() as on:
-        result = asyncio.run(_measure(on, options, given.only))
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_bytes(msgspec.json.format(msgspec.json.encode(result)) + b"\n")
+    result = Result(machine(), options)
+    try:
+        with bed() as on:
+            asyncio.run(_measure(on, result, given.only))
+    finally:
+        # What was measured before it was interrupted, too.
+        RESULT.parent.mkdir(exist_ok=True)
+        RESULT.write_bytes(msgspec.json.format(msgspec.json.encode(result)) + b"\n")
     if given.output == "json":
         print(RESULT.read_text(), end="")
     else:
@@ -41,22 +49,27 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-async def _measure(on: Bed, options: Options, names: list[str]) -> Result:
-    result = Result(machine(), options)
+async def _measure(on: Bed, result: Result, names: list[str]) -> None:
     for name in names:
         begin = time.monotonic()
-        async with EXPERIMENTS[name](on, options) as experiment:
-            runs = result.runs[name] = {side: [] for side in experiment.sides}
-            for number in range(1, options.runs + 1):
-                for side, run in experiment.sides.items():
-                    runs[side].append(await run())
-                    say(f"{name} {number}/{options.runs} {side}: {runs[side][-1]}")
-            for side, run in experiment.last.items():
-                runs[side] = [await run()]
-                say(f"{name} {side}: {runs[side][-1]}")
-            result.rows += experiment.rows(runs)
+        try:
+            async with EXPERIMENTS[name](on, result.options) as experiment:
+                await _run(name, experiment, result)
+        except _FAULTS as error:
+            # The others are worth having all the same.
+            result.broken[name] = str(error) or type(error).__name__
+            say(f"{name}: {result.broken[name]}")
         say(f"{name}: {time.monotonic() - begin:.0f} s")
-    return result
+
+
+async def _run(name: str, experiment: Experiment, result: Result) -> None:
+    runs = result.runs[name] = {side: [] for side in (*experiment.sides, *experiment.last)}
+    turns = [experiment.sides] * result.options.runs + [experiment.last]
+    for number, sides in enumerate(turns, 1):
+        for side, run in sides.items():
+            runs[side].append(await run())
+            say(f"{name} {number} {side}: {runs[side][-1]}")
+    result.rows += experiment.rows(runs)
 
 
 if __name__ == "__main__":

@@ -21,17 +21,19 @@ _MARKS = {"goal": "✓✓", "floor": "✓", "missed": "✗"}
 
 
 class Result(Struct):
-    """All of it, as `.build/bench.json` has it; `runs` by experiment and side."""
+    """All of it, as `.build/bench.json` has it; `runs` by experiment and side, `broken` experiments with the reason."""
 
     machine: dict[str, Any]
     options: Options
     rows: list[Row] = field(default_factory=list)
     runs: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
+    broken: dict[str, str] = field(default_factory=dict)
 
     @property
     def failures(self) -> list[str]:
         """The runs that do not count, and why."""
-        return [
+        broken = [f"{experiment}: {reason}" for experiment, reason in self.broken.items()]
+        return broken + [
             f"{experiment}, {side}, run {number}: {run.failure}"
             for experiment, sides in self.runs.items()
             for side, runs in sides.items()
