@@ -10,6 +10,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CODE := processor tests $(wildcard benchmarks)
 ARGS ?=
+# Of the secret scan: they take test data and the names of settings for secrets.
+GUESSES := KeywordDetector BasicAuthDetector HexHighEntropyString Base64HighEntropyString
 # Trials wait more than they compute: more at once than there are processors.
 AT_ONCE ?= 3
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -17,7 +19,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help install demo test test-history security-test faults check format bench stress bench-docs clean
+.PHONY: help install demo test test-history security-test faults check audit format bench stress bench-docs clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 15
@@ -54,13 +56,24 @@ faults: $(INSTALLED) ## Try every fault, many times; a whole run writes docs/fau
 		-o junit_family=xunit1 --junitxml=$(VENV)/faults.xml $(ARGS) || status=$$?; \
 		python -m tests.faults.results $(if $(strip $(ARGS)),,--write) $(VENV)/faults.xml || status=1; exit $$status
 
-check: $(INSTALLED) ## Lint, types, layers, dead code, dependencies
+check: $(INSTALLED) ## Lint, types, layers, dead code, dependencies, secrets, known vulnerabilities
 	ruff check .
 	ruff format --check .
 	mypy $(CODE)
 	lint-imports
 	vulture $(CODE)
 	deptry processor
+	detect-secrets-hook --no-verify $(foreach plugin,$(GUESSES),--disable-plugin $(plugin)) $$(git ls-files)
+	@$(MAKE) --no-print-directory audit
+
+audit: $(INSTALLED) ## Look for known vulnerabilities in what is installed; left out where there is no network
+	@said=$$(timeout 90 pip-audit --local --skip-editable --timeout 5 --progress-spinner off 2>&1) && found=0 || found=$$?; \
+	unknown=$$(grep -c "could not be audited" <<< "$$said" || true); \
+	[ "$$unknown" = 0 ] || echo "audit: left out $$unknown packages, which the service does not know"; \
+	case "$$found $$said" in \
+		0*) echo "audit: no known vulnerability";; \
+		*"known vulnerabilit"*) echo "$$said"; exit 1;; \
+		*) echo "audit: left out, as the vulnerability service does not answer";; esac
 
 format: $(INSTALLED) ## Put the code in form
 	ruff check --fix .

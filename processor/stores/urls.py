@@ -29,9 +29,13 @@ def parse_url(url: str) -> URL:
     if scheme[0] not in _ENGINES:
         raise SettingsError(f"there is no store for the scheme {scheme[0]!r}: {_KINDS}")
     try:
-        return make_url(url).set(drivername=_ENGINES[scheme[0]])
+        parsed = make_url(url).set(drivername=_ENGINES[scheme[0]])
     except (ArgumentError, ValueError):
         raise SettingsError(f"the store's URL can't be read: {_KINDS}") from None
+    # What follows an @ within the password would be taken for the host, and shown.
+    if "@" in (parsed.host or ""):
+        raise SettingsError("the store's URL can't be read: write an @ in its user or password as %40")
+    return parsed
 
 
 def sqlite_path(url: URL) -> str:
