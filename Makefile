@@ -71,7 +71,7 @@ audit: $(INSTALLED) ## Look for known vulnerabilities in what is installed; left
 	unknown=$$(grep -c "could not be audited" <<< "$$said" || true); \
 	[ "$$unknown" = 0 ] || echo "audit: left out $$unknown packages, which the service does not know"; \
 	case "$$found $$said" in \
-		0*) echo "audit: no known vulnerability";; \
+		0*) echo "audit: no known vulnerability in what it knows";; \
 		*"known vulnerabilit"*) echo "$$said"; exit 1;; \
 		*) echo "audit: left out, as the vulnerability service does not answer";; esac
 
