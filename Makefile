@@ -19,7 +19,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help install demo test test-history security-test faults check audit format bench stress bench-docs clean
+.PHONY: help install demo test test-history security-test faults check audit format bench bench-peers stress bench-docs clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 15
@@ -81,6 +81,9 @@ format: $(INSTALLED) ## Put the code in form
 
 bench: $(INSTALLED) ## Measure, and print floor, goal and measured for each row
 	python -m benchmarks $(ARGS)
+
+bench-peers: $(INSTALLED) ## Measure Tidemark beside what could be picked instead; installs it into .build/peers
+	python -m benchmarks.peers $(ARGS)
 
 stress: $(INSTALLED) ## Load a worker on SQLite, then one on PostgreSQL, for five minutes each, and check all they do
 	python -m benchmarks.stress $(ARGS)

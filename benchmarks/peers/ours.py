@@ -1,0 +1,165 @@
+"""Tidemark at the same work: through Kafka, and through its store alone."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Awaitable, Callable
+
+import msgspec
+from uuid_utils import uuid7
+
+from benchmarks.bed import LOGS, Site
+from benchmarks.load import PARTITIONS, CommandRecord
+from benchmarks.peers.work import CLIENTS, DATA, LONG_STREAM, PAGE, places
+from benchmarks.process import WORKER, running
+from processor.client import Client, Event
+from processor.cycle import Cycles, OwnedLog
+from processor.errors import TidemarkError
+from processor.messages import Accepted, Log, Outcome, Publication, Slice
+from processor.names import DEFAULT_TENANT
+from processor.partition import partition_of
+from processor.store import Store
+from processor.stores import open_store
+
+_Append = Callable[[str, int, int], Awaitable[Outcome]]
+"""Append so many events to a stream that has this version."""
+
+_DATA = msgspec.json.decode(DATA)
+
+
+async def through_kafka(site: Site, seconds: float) -> dict[str, float]:
+    """By the Python client, to a worker; reads of the feed by the client, of a stream from the store."""
+    async with running(WORKER, site.environment()) as worker, Client(site.settings) as client:
+        await worker.ready()
+
+        async def append(stream: str, version: int, events: int) -> Outcome:
+            new = [Event("OrderShipped", _DATA) for _ in range(events)]
+            return await client.append(stream, new, expected_version=version)
+
+        told = await _appended(append, seconds)
+
+        async def feed() -> int:
+            read = 0
+            async for _ in client.events(follow=False):
+                read += 1
+            return read
+
+        store = await _opened(site, read_only=True)
+        try:
+            told["read a stream"] = await _rate(lambda: _read_stream(store), seconds)
+        finally:
+            await store.close()
+        told["read the feed"] = await _rate(feed, seconds)
+    return told
+
+
+async def through_store(site: Site, seconds: float) -> dict[str, float]:
+    """By the worker's cycles, without Kafka; reads from the store."""
+    store = await _opened(site, read_only=False)
+    alone = _Alone(store, site)
+    running_cycles = asyncio.create_task(alone.cycles.run())
+    try:
+        await alone.own()
+        told = await _appended(alone.append, seconds)
+        told["read a stream"] = await _rate(lambda: _read_stream(store), seconds)
+        told["read the feed"] = await _rate(lambda: _read_logs(store), seconds)
+    finally:
+        running_cycles.cancel()
+        await asyncio.gather(running_cycles, return_exceptions=True)
+        await store.close()
+    return told
+
+
+async def _opened(site: Site, *, read_only: bool) -> Store:
+    store = open_store(site.settings.store, partitions=PARTITIONS, read_only=read_only)
+    await store.open()
+    return store
+
+
+async def _appended(append: _Append, seconds: float) -> dict[str, float]:
+    told = {}
+    for clients in CLIENTS:
+        begin = time.perf_counter()
+        name = f"order-{clients}"
+        done = await asyncio.gather(
+            *(_client(append, name, client, clients, begin + seconds) for client in range(clients))
+        )
+        told[f"append, {clients}"] = sum(done) / (time.perf_counter() - begin)
+    await _accepted(append("long", 0, LONG_STREAM))
+    return told
+
+
+async def _client(append: _Append, name: str, client: int, clients: int, until: float) -> int:
+    for done, (stream, version) in enumerate(places(client, clients)):
+        if time.perf_counter() >= until:
+            return done
+        await _accepted(append(f"{name}-{stream:04}", version - 1, 1))
+    raise AssertionError("there is always a next place")
+
+
+async def _accepted(outcome: Awaitable[Outcome]) -> None:
+    found = await outcome
+    match found:
+        case Accepted():
+            return
+        case _:
+            raise RuntimeError(f"not accepted: {found}")
+
+
+async def _read_stream(store: Store) -> int:
+    return len(await store.read_stream(Log(DEFAULT_TENANT, partition_of(b"long", PARTITIONS)), "long", 0, LONG_STREAM))
+
+
+async def _read_logs(store: Store) -> int:
+    read = 0
+    for log in LOGS:
+        after = 0
+        while page := await store.read_log(log, after, PAGE):
+            after, read = page[-1].position, read + len(page)
+    return read
+
+
+async def _rate(work: Callable[[], Awaitable[int]], seconds: float) -> float:
+    begin, done = time.perf_counter(), 0
+    while time.perf_counter() - begin < seconds:
+        done += await work()
+    return done / (time.perf_counter() - begin)
+
+
+class _Alone:
+    """The cycles, fed by hand; also where their answers go."""
+
+    has_room = True
+
+    def __init__(self, store: Store, site: Site) -> None:
+        settings = site.settings
+        self.cycles = Cycles(
+            store, settings.rules, settings.limits, batch_size=settings.batch_size, on_lost=lambda *_: None
+        )
+        self._store = store
+        self._offsets = [itertools.count() for _ in LOGS]
+        self._waiting: dict[tuple[int, int], asyncio.Future[Outcome]] = {}  # by partition and offset
+
+    async def own(self) -> None:
+        """Claim all logs."""
+        for log, checkpoint in (await self._store.claim(LOGS)).items():
+            self.cycles.add(OwnedLog(log, checkpoint, self, 1, 0, 0))
+
+    def put(self, publication: Publication) -> None:
+        """What is committed is answered."""
+        for _, outcome in publication.answers:
+            self._waiting.pop((outcome.partition, outcome.offset)).set_result(outcome)
+
+    async def append(self, stream: str, version: int, events: int) -> Outcome:
+        """One command, from its bytes on."""
+        partition = partition_of(stream.encode(), PARTITIONS)
+        offset = next(self._offsets[partition])
+        listed = [{"event_id": str(uuid7()), "type": "OrderShipped", "data": msgspec.Raw(DATA)} for _ in range(events)]
+        command = {"stream": stream, "expected_version": version, "events": listed, "command_id": str(uuid7())}
+        record = CommandRecord(partition, offset, 0, stream.encode(), msgspec.json.encode(command))
+        answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._waiting[partition, offset] = answer
+        self.cycles.offer(Slice(LOGS[partition], 1, offset, offset + 1, [record]))
+        if LOGS[partition] not in self.cycles.logs:
+            raise TidemarkError(f"{LOGS[partition]} was lost")
+        return await answer
