@@ -7,13 +7,14 @@ retry mends that, so the liveness probe says so and the worker is started anew.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Protocol
 
 import structlog
 from aiokafka.errors import KafkaError
 from msgspec import Struct
 
 from processor.errors import SchemaMismatch, StoreUnreachable
-from processor.kafka.ownership import Ownership, Standing
+from processor.kafka.ownership import LogStatus, Standing
 from processor.kafka.slices import Fetched
 from processor.messages import Log
 from processor.store import Store, Usage
@@ -24,6 +25,19 @@ logger = structlog.get_logger(__name__)
 _LOOK_EVERY_S = 2.0
 _ANSWER_TIMEOUT_S = 4.0
 _Place = tuple[int, int, int, int, int]
+
+
+class Owner(Protocol):
+    """Who knows where the logs stand (`Ownership`)."""
+
+    @property
+    def statuses(self) -> Mapping[Log, LogStatus]:
+        """Of the assigned logs."""
+        ...
+
+    def standings(self) -> dict[Log, Standing]:
+        """Of the logs that run; may be called on any thread."""
+        ...
 
 
 class _Still(Struct):
@@ -42,7 +56,7 @@ class Watch:
     def __init__(
         self,
         store: Store,
-        ownership: Ownership,
+        owner: Owner,
         fetched: Callable[[Sequence[Log]], Awaitable[dict[Log, Fetched]]],
         *,
         faults: Callable[[], int],
@@ -52,7 +66,7 @@ class Watch:
         self.store_fault = "not asked yet"
         self.stuck: list[Log] = []
         self._store = store
-        self._ownership = ownership
+        self._owner = owner
         self._ask_fetched = fetched
         self._faults = faults
         self._stall_timeout_s = stall_timeout_s
@@ -70,7 +84,7 @@ class Watch:
 
     async def look(self) -> None:
         """Ask store and broker, and see who has moved."""
-        standings = self._ownership.standings()
+        standings = self._owner.standings()
         (self._usage, self.store_fault), fetched = await asyncio.gather(
             self._examine(), self._ask(list(standings))
         )  # fmt: skip
@@ -122,11 +136,9 @@ class Watch:
         fetched = self._fetched
         now_s = time.time()
         states = dict.fromkeys(("claiming", "running", "stopped"), 0)
-        for status in list(self._ownership.statuses.values()):
+        for status in list(self._owner.statuses.values()):
             states[status.state] += 1
-        logs = [
-            _reading(log, standing, fetched.get(log), now_s) for log, standing in self._ownership.standings().items()
-        ]
+        logs = [_reading(log, standing, fetched.get(log), now_s) for log, standing in self._owner.standings().items()]
         return Reading(states, logs, self._usage)
 
 
