@@ -1,6 +1,7 @@
 """Counts, durations, hot streams and the numbers that go out, without a broker or a store."""
 
 import random
+import time
 from bisect import bisect_left
 from collections import Counter
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import get_current_span
 from prometheus_client.parser import text_string_to_metric_families
 
 from processor.messages import Log, Publication, Slice
@@ -229,6 +231,31 @@ def test_stages_belong_to_the_first_traced_command_and_are_linked_to_the_others(
     assert first.parent is not None and first.parent.span_id == int(PARENT[1], 16)
 
 
+def test_what_was_sent_in_the_future_took_no_time_and_what_has_no_time_is_left_out() -> None:
+    meter, past = WorkerMeter(), Past()
+    later = int(time.time() * 1000) + 60_000
+    plan = past.plan(*[record(number, command(event(number)), timestamp=at) for number, at in enumerate([later, None])])
+    with meter.publishing(LOG, Publication(plan.events, plan.answers, 2, 2)):
+        pass
+    counted = meter.end_to_end.counted()
+    assert (sum(counted.buckets), counted.sum) == (1, 0.0)
+
+
+def test_only_the_first_of_a_cycle_has_its_publication_as_a_child(spans: InMemorySpanExporter) -> None:
+    meter, other = traces(spans), Log("default", LOG.partition - 1)
+    taken = piece(0, SAMPLED)
+    pieces = [taken, Slice(other, 1, 0, 1, taken.records)]
+    for one in pieces:
+        meter.received(one)
+    meter.cycle(pieces)
+    logged: list[int] = []
+    for one in pieces:
+        with meter.publishing(one.log, Publication([], [], 1, 0)):
+            logged.append(get_current_span().get_span_context().span_id)
+    found = {span.context.span_id: span for span in spans.get_finished_spans() if span.context}
+    assert [found[span_id].name.split()[0] for span_id in logged] == ["publish", "process"]
+
+
 def test_a_log_that_begins_anew_forgets_what_was_on_its_way(spans: InMemorySpanExporter) -> None:
     meter = traces(spans)
     meter.received(piece(0, SAMPLED))
@@ -242,5 +269,5 @@ def test_one_in_so_many_is_counted_over_slices(spans: InMemorySpanExporter) -> N
         meter.received(piece(begin, None, None, None))
     with meter.publishing(LOG, Publication([], [], 100, 0)):
         pass
-    offsets = [span.attributes["messaging.kafka.offset"] for span in spans.get_finished_spans()[1:] if span.attributes]
+    offsets = [span.attributes["messaging.kafka.offset"] for span in spans.get_finished_spans() if span.attributes]
     assert offsets == list(range(3, 42, 4))

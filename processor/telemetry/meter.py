@@ -112,12 +112,10 @@ class WorkerMeter(Meter):
         self.stages["publish"].add(time.perf_counter() - began_s)
         self.published["event"] += len(publication.events)
         self.published["reply"] += len(publication.answers)
-        now_ms = time.time() * 1000
-        ages = [
-            max(0.0, now_ms - sent_ms) / 1000
-            for record, _ in publication.answers
-            if (sent_ms := record.timestamp) is not None and sent_ms >= 0
-        ]
+        now_s = time.time()
+        ages = [now_s - sent_ms / 1000 for record, _ in publication.answers if (sent_ms := record.timestamp or 0) > 0]
+        if ages and min(ages) < 0:  # by the client's clock, it was sent in the future
+            ages = [max(0.0, age) for age in ages]
         self.end_to_end.add_all(ages)
 
 

@@ -1,8 +1,8 @@
 """Traces: a command whose client has it sampled is followed from the fetch to the broker's acknowledgement.
 
 Each such command has a span `process`, a child of the client's. Each stage of a cycle has one span, a child of the
-first traced command in it and linked to the others. By name they follow OpenTelemetry's conventions for messaging.
-A command that is not traced costs a look at its headers.
+first traced command in it and linked to the others that it happens to. By name they follow OpenTelemetry's conventions
+for messaging. A command that is not traced costs a look at its headers.
 """
 
 import time
@@ -33,6 +33,8 @@ class _Traced(Struct):
     offset: int
     received_ns: int
     span: Span
+    leads: bool = False
+    """Whether it is the first of its cycle, whose stages are its children."""
 
 
 class CommandTraces:
@@ -65,19 +67,21 @@ class CommandTraces:
             return
         waiting = self._on_their_way.setdefault(piece.log, deque(maxlen=_MOST_PER_LOG))
         now_ns = time.time_ns()
+        name = f"process {self._names[piece.log.tenant].commands}"
+        attributes = self._of_message("process", piece.log)
         for record in sorted(chosen, key=lambda record: record.offset):
             span = self._tracer.start_span(
-                f"process {self._names[piece.log.tenant].commands}",
+                name,
                 _context_of(record),
                 SpanKind.CONSUMER,
-                self._of_message("process", piece.log) | {"messaging.kafka.offset": record.offset},
+                attributes | {"messaging.kafka.offset": record.offset},
                 start_time=now_ns,
             )
             if span.is_recording():
                 waiting.append(_Traced(record.offset, now_ns, span))
 
     def _by_lot(self, piece: Slice) -> list[Record]:
-        without = [record for record in piece.records if not any(name == "traceparent" for name, _ in record.headers)]
+        without = [record for record in piece.records if not record.headers or not _names_parent(record)]
         chosen = without[self._until_next - 1 :: self._one_in]
         self._until_next = (self._until_next - 1 - len(without)) % self._one_in + 1
         return chosen
@@ -92,6 +96,7 @@ class CommandTraces:
         traced = [one for _, some in found for one in some]
         if not traced:
             return None
+        traced[0].leads = True
         log = next(log for log, some in found if some)
         attributes = self._of_message("receive", log)
         attributes["messaging.batch.message_count"] = sum(len(piece.records) for piece in taken)
@@ -110,17 +115,23 @@ class CommandTraces:
         traced: list[_Traced] = []
         while waiting and waiting[0].offset < publication.next_offset:
             traced.append(waiting.popleft())
-        topic = self._names[log.tenant].events
-        attributes = self._of_message("publish", log)
-        attributes["messaging.batch.message_count"] = len(publication.events) + len(publication.answers)
-        span = _start(self._tracer, f"publish {topic}", SpanKind.PRODUCER, traced, attributes)
-        with use_span(span, end_on_exit=True):
-            yield
+        if traced[0].leads:
+            span = self._publish_span(log, publication, traced)
+            with use_span(span, end_on_exit=True):
+                yield
+        else:
+            with use_span(traced[0].span, end_on_exit=False):
+                yield
         for one in traced:
             outcome = _outcome_at(publication, one.offset)
             if outcome is not None:
                 one.span.set_attributes(_of_outcome(outcome))
             one.span.end()
+
+    def _publish_span(self, log: Log, publication: Publication, traced: Sequence[_Traced]) -> Span:
+        attributes = self._of_message("publish", log)
+        attributes["messaging.batch.message_count"] = len(publication.events) + len(publication.answers)
+        return _start(self._tracer, f"publish {self._names[log.tenant].events}", SpanKind.PRODUCER, traced, attributes)
 
     def _of_message(self, operation: str, log: Log) -> dict[str, Any]:
         names = self._names[log.tenant]
@@ -177,6 +188,10 @@ def _start(
     return tracer.start_span(name, set_span_in_context(first.span, _ROOT), kind, attributes, links, start_ns)
 
 
+def _names_parent(record: Record) -> bool:
+    return any(name == "traceparent" for name, _ in record.headers)
+
+
 def _is_sampled(record: Record) -> bool:
     for name, value in record.headers:
         if name == "traceparent":
@@ -188,6 +203,8 @@ def _is_sampled(record: Record) -> bool:
 
 
 def _context_of(record: Record) -> Context:
+    if not record.headers:
+        return _ROOT
     carrier = {
         name: (value or b"").decode("ascii", "replace")
         for name, value in reversed(record.headers)
