@@ -59,7 +59,7 @@ class SliceApp(faust.App):
 
     def on_out_of_range(self, log: Log, offset: int) -> None:
         """The broker has nothing at the offset that is next."""
-        self.ownership.stop(
+        self.ownership.misfit(
             log,
             Misfit(
                 f"{log}: there is no offset {offset} on the broker any more: the commands topic was made anew, or "
@@ -157,7 +157,7 @@ def _offer(app: SliceApp, piece: Slice) -> None:
     try:
         app.cycles.offer(piece)
     except Misfit as misfit:
-        app.ownership.stop(piece.log, misfit)
+        app.ownership.misfit(piece.log, misfit)
 
 
 async def _on_assigned(app: SliceApp, assigned: set[TP], **kwargs: Any) -> None:

@@ -6,7 +6,7 @@ assigned here), or because it does not fit the store (it stands still until an o
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Literal, Protocol
 
 import structlog
@@ -158,11 +158,47 @@ class Ownership:
         if running is None or running.owned is not owned:
             return
         if why is not None:
-            self.stop(owned.log, why)
+            self.misfit(owned.log, why)
             return
-        logger.warning("another owner has claimed the log, claiming it again if it stays assigned", log=str(owned.log))
         self._drop(owned.log)
-        self._start_claim([owned.log], after_s=_RETRY_S)
+        self._claim_again(owned.log)
+
+    def misfit(self, log: Log, why: Misfit) -> None:
+        """A log does not fit the store, as far as this worker knows.
+
+        An owner that was paused may have been overtaken: what it lacks, a later one has decided, and let go of. One
+        that is being revoked has nothing more to say of the log.
+        """
+        running = self._running.get(log)
+        self.cycles.logs.pop(log, None)
+        self._drop(log)
+        if log not in self.statuses:
+            return
+        if running is None:
+            self.stop(log, why)
+            return
+        status = self.statuses[log] = LogStatus("claiming", str(why))
+        self._start(self._settle(log, running.owned.checkpoint.epoch, status, why))
+
+    async def _settle(self, log: Log, epoch: int, status: LogStatus, why: Misfit) -> None:
+        while True:
+            try:
+                now = (await self._store.checkpoints()).get(log)
+            except StoreUnreachable as error:
+                logger.warning("can't see yet who owns the log, trying again", log=str(log), error=repr(error))
+                await asyncio.sleep(_RETRY_S)
+                continue
+            if self.statuses.get(log) is not status:
+                return
+            if now is None or now.epoch == epoch:
+                self.stop(log, why)
+            else:
+                self._claim_again(log)
+            return
+
+    def _claim_again(self, log: Log) -> None:
+        logger.warning("another owner has claimed the log, claiming it again if it stays assigned", log=str(log))
+        self._start_claim([log], after_s=_RETRY_S)
 
     def stop(self, log: Log, why: Misfit) -> None:
         """A log stands still until an operator has chosen."""
@@ -180,7 +216,10 @@ class Ownership:
         # The status is the token of this claim: a later assignment of the log puts another in its place.
         claiming = {log: LogStatus("claiming") for log in logs}
         self.statuses |= claiming
-        task = asyncio.create_task(self._claim(claiming, after_s))
+        self._start(self._claim(claiming, after_s))
+
+    def _start(self, claim: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(claim)
         self._claims.add(task)
         task.add_done_callback(self._claimed)
 

@@ -79,7 +79,6 @@ class World:
             outbound=self._parts.outbound(self.broker, self.link, self.chance),
             group=self.group,
             on_crash=self.checker.on_crash,
-            epoch_of=lambda log: self.checker.histories[log].checkpoint.epoch,
             rebuild=self._rebuild,
             misfit=self._misfit,
         )
