@@ -296,7 +296,8 @@ class PostgresStore:
         async with self._writing, self._driver() as driver, driver.transaction():
             # An epoch must not be given out twice, whatever the durability of the rest.
             await driver.execute("SET LOCAL synchronous_commit = on")
-            known = await self._tenants_of(driver, logs)
+            # The server may be a copy by now, one that was left without the last commits.
+            known = self._tenants = dict(await driver.fetch(_TENANTS))
             if new := {log.tenant for log in logs} - known.keys():
                 await driver.execute(_ADD_TENANTS, list(new))
             tenants = await self._tenants_of(driver, logs)

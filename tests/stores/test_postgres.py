@@ -301,3 +301,10 @@ async def test_a_reader_finds_a_stream_s_name_by_its_number_before_anything_is_c
     lines = [row[0].strip() for row in await outsider.fetch(f"EXPLAIN {text}")]
     scan = next(number for number, line in enumerate(lines) if "using streams_number_key on streams" in line)
     assert "(number = " in lines[scan + 1], lines
+
+
+async def test_a_claim_learns_the_tenants_numbers_anew(store: Store, outsider: asyncpg.Connection) -> None:
+    await commit(store, LOG, await claim(store), ship(LOG, 1))
+    # As after a fail-over to a copy that lacks a tenant, and has given its number to another one since.
+    await outsider.execute("UPDATE tenants SET name = 'another'")
+    assert (await claim(store)).next_offset == 0
