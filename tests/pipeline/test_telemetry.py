@@ -15,9 +15,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from prometheus_client.parser import text_string_to_metric_families
 
-from processor.messages import Accepted, Conflict, Duplicate, Rejected
+from processor.messages import Accepted, Conflict, Duplicate, Log, Rejected
+from processor.partition import partition_of
 from tests.http.test_health import free_port, get
-from tests.pipeline.conftest import Pipeline, made, until
+from tests.pipeline.conftest import PARTITIONS, Pipeline, made, until
 from tests.pipeline.test_commands import command, plain
 from tests.servers import Kafka
 
@@ -218,3 +219,21 @@ async def test_what_is_logged_of_a_traced_command_carries_its_trace(
     (line,) = [json.loads(line) for line in logged.splitlines() if "reply topic" in line]
     assert line["trace_id"] == TRACE_ID
     assert line["span_id"] in [span.span_id.hex() for span in collector.of("publish")]
+
+
+async def test_a_transactions_markers_are_no_lag(sqlite_pipeline: Pipeline) -> None:
+    log = Log("default", partition_of(b"order-1", PARTITIONS))
+    async with sqlite_pipeline.worker() as worker:
+        watch = worker._watch
+        assert watch is not None
+        async with sqlite_pipeline.producer(transactional_id=f"{sqlite_pipeline.settings.group}-client") as producer:
+            for number in range(3):
+                async with producer.transaction():
+                    key, sent = command("order-1", f"Event{number}")
+                    await producer.send(sqlite_pipeline.names.commands, sent, key)
+        await sqlite_pipeline.outcomes(3)
+        # Three commands, and a marker behind each.
+        await until(lambda: log in watch._fetched and watch._fetched[log].end == 6)
+        await until(lambda: {one.log: one.lag for one in watch.reading().logs}[log] == 0)
+        (reading,) = [one for one in watch.reading().logs if one.log == log]
+    assert (reading.watermark, reading.behind_s, reading.reply_backlog) == (3, 0.0, 0)
