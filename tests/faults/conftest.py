@@ -1,14 +1,15 @@
 """What a trial runs on."""
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
+from tests.faults.proxy import Proxy
 from tests.faults.trial import Trial
-from tests.servers import Kafka
+from tests.servers import CannotRun, Kafka, ProxiedBroker
 
 HERE = Path(__file__).parent
 QUICK = {
@@ -72,6 +73,30 @@ async def sqlite_trial(real_kafka: Kafka, sqlite_url: str, new_trial: NewTrial) 
 async def postgres_trial(real_kafka: Kafka, postgres_url: str, new_trial: NewTrial) -> Trial:
     """On the shared broker and PostgreSQL."""
     return await new_trial(real_kafka.bootstrap, postgres_url)
+
+
+@pytest.fixture(scope="session")
+def proxied_broker() -> Iterator[ProxiedBroker]:
+    """A broker that may be ended and held, and is reached through a proxy."""
+    try:
+        broker = ProxiedBroker()
+    except CannotRun as reason:
+        pytest.skip(f"needs a real Kafka broker: {reason}")
+    with broker:
+        yield broker
+
+
+@pytest.fixture
+async def proxy(proxied_broker: ProxiedBroker) -> AsyncIterator[Proxy]:
+    """Between all clients of `proxied_broker` and it."""
+    async with Proxy(proxied_broker.port, proxied_broker.proxy_port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def proxied_trial(proxy: Proxy, store_url: str, new_trial: NewTrial) -> Trial:
+    """On `proxied_broker`, through the proxy, and each store."""
+    return await new_trial(f"127.0.0.1:{proxy.port}", store_url)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

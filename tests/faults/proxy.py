@@ -1,17 +1,20 @@
 """A TCP proxy on the loopback address, whose connections can be slowed, held, cut, or robbed of an answer."""
 
 import asyncio
+import re
 from contextlib import suppress
-from typing import Self
+from typing import Literal, Self
 
 _CHUNK = 64 * 1024
+_How = Literal["request", "answer"] | float
+"""What is lost with a connection; or the seconds by which the request comes late."""
 
 
 class Proxy:
     """Stands between clients and the server on `to_port`; `async with` opens and closes it.
 
     Connections that come after a change of `to_port` go there. `delay_s` holds up every chunk, both ways. `cuts` counts
-    the connections that were cut by `lose`.
+    the requests that were lost, robbed of their answer, or late and there at last.
     """
 
     def __init__(self, to_port: int, port: int = 0) -> None:
@@ -23,7 +26,7 @@ class Proxy:
         self._links: set[_Link] = set()
         self._flows = asyncio.Event()
         self._flows.set()
-        self.lost_at: tuple[bytes, bool] | None = None
+        self._strike: tuple[re.Pattern[bytes], _How] | None = None
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -57,12 +60,23 @@ class Proxy:
     def release(self) -> None:
         self._flows.set()
 
-    def lose(self, text: bytes, *, delivered: bool) -> None:
+    def lose(self, text: bytes | re.Pattern[bytes], *, delivered: bool) -> None:
         """Cut the next connection over which a client sends `text`, once.
 
         `delivered`: the server has it and has answered, and only the answer is lost; otherwise it never gets there.
         """
-        self.lost_at = text, delivered
+        self._strike = _pattern(text), "answer" if delivered else "request"
+
+    def deliver_late(self, text: bytes, late_s: float) -> None:
+        """Cut the next connection over which a client sends `text`, once; the server gets it so much later."""
+        self._strike = _pattern(text), late_s
+
+    def struck_by(self, chunk: bytes) -> "_How | None":
+        """What is to happen to a chunk that a client sends; None for nothing."""
+        if self._strike is None or not self._strike[0].search(chunk):
+            return None
+        how, self._strike = self._strike[1], None
+        return how
 
     async def passes(self) -> None:
         """Wait while everything is held or slow."""
@@ -111,13 +125,19 @@ class _Link:
     async def _there(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while chunk := await reader.read(_CHUNK):
             await self._proxy.passes()
-            lost_at = self._proxy.lost_at
-            if lost_at is not None and lost_at[0] in chunk:
-                self._proxy.lost_at = None
-                if not lost_at[1]:
+            match self._proxy.struck_by(chunk):
+                case "request":
                     self._proxy.cuts += 1
                     return
-                self._robbed = True
+                case "answer":
+                    self._robbed = True
+                case float() as late_s:
+                    self._robbed = True
+                    self._client.transport.abort()
+                    await asyncio.sleep(late_s)
+                    writer.write(chunk)
+                    # The answer, which nobody waits for any more, ends it.
+                    await asyncio.get_running_loop().create_future()
             writer.write(chunk)
             await writer.drain()
 
@@ -129,3 +149,7 @@ class _Link:
                 return
             self._client.write(chunk)
             await self._client.drain()
+
+
+def _pattern(text: bytes | re.Pattern[bytes]) -> re.Pattern[bytes]:
+    return text if isinstance(text, re.Pattern) else re.compile(re.escape(text))

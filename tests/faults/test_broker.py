@@ -1,60 +1,28 @@
 """Faults of the broker: killed, held, away for a while, and its connections slow, held and cut."""
 
 import asyncio
-import subprocess
-from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from tests.faults.conftest import NewTrial
 from tests.faults.proxy import Proxy
 from tests.faults.trial import FEWER, REPEATS, SESSION_MS, Trial
-from tests.servers import Broker, CannotRun, free_port
+from tests.servers import ProxiedBroker
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(150 + 60 * REPEATS)]
 
 
-class ProxiedBroker(Broker):
-    """Its clients are told to come through `proxy_port`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.proxy_port = free_port()
-
-    def _spawn(self, log: int) -> "subprocess.Popen[bytes]":
-        told = f"advertised.listeners=PLAINTEXT://127.0.0.1:{self.proxy_port}"
-        command = [*self._java, "kafka.Kafka", str(self._config), "--override", told]
-        return subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder)
-
-
-@pytest.fixture(scope="module")
-def broker() -> Iterator[ProxiedBroker]:
-    try:
-        broker = ProxiedBroker()
-    except CannotRun as reason:
-        pytest.skip(f"needs a real Kafka broker: {reason}")
-    with broker:
-        yield broker
-
-
 @pytest.fixture
-async def proxy(broker: ProxiedBroker) -> AsyncIterator[Proxy]:
-    async with Proxy(broker.port, broker.proxy_port) as proxy:
-        yield proxy
+async def trial(proxied_trial: Trial) -> Trial:
+    return proxied_trial
 
 
-@pytest.fixture
-async def trial(proxy: Proxy, store_url: str, new_trial: NewTrial) -> Trial:
-    return await new_trial(f"127.0.0.1:{proxy.port}", store_url)
-
-
-async def test_killed_and_started_again(trial: Trial, broker: ProxiedBroker) -> None:
+async def test_killed_and_started_again(trial: Trial, proxied_broker: ProxiedBroker) -> None:
     async with trial.load():
         await trial.worker()
         for _ in trial.times(FEWER):
             await trial.answers(20)
-            await asyncio.to_thread(broker.kill)
-            await asyncio.to_thread(broker.start)
+            await asyncio.to_thread(proxied_broker.kill)
+            await asyncio.to_thread(proxied_broker.start)
             await trial.answers(20)
     await trial.holds()
 
@@ -71,14 +39,14 @@ async def test_away_for_longer_than_the_session(trial: Trial, proxy: Proxy) -> N
     await trial.holds()
 
 
-async def test_held_for_longer_than_the_session(trial: Trial, broker: ProxiedBroker) -> None:
+async def test_held_for_longer_than_the_session(trial: Trial, proxied_broker: ProxiedBroker) -> None:
     async with trial.load():
         await trial.worker()
         for _ in trial.times(FEWER):
             await trial.answers(20)
-            broker.pause()
+            proxied_broker.pause()
             await asyncio.sleep(2 * SESSION_MS / 1000)
-            broker.resume()
+            proxied_broker.resume()
             await trial.answers(20)
     await trial.holds()
 

@@ -9,6 +9,9 @@ from tests.faults.trial import FEWER, PARTITIONS, REPEATS, Trial
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(90 + 40 * REPEATS)]
 
+CHURN_S = 150.0
+STAYS_S = 2.0
+
 
 async def test_all_workers_are_killed_at_once_and_started_again(postgres_trial: Trial) -> None:
     trial = postgres_trial
@@ -33,6 +36,28 @@ async def test_a_worker_joins_and_leaves_again_and_again(postgres_trial: Trial) 
             leaves = signal.SIGKILL if repeat % 4 == 3 else signal.SIGTERM
             assert await passing.end(leaves) == (0 if leaves == signal.SIGTERM else -signal.SIGKILL), passing.said
             await trial.answers(20)
+    await trial.holds()
+
+
+@pytest.mark.timeout(120 + 2 * CHURN_S)
+async def test_workers_join_and_leave_every_few_seconds_for_minutes(postgres_trial: Trial) -> None:
+    """Two at a time or three, never the same for long, so that a rebalance is hardly over when the next one begins."""
+    trial = postgres_trial
+    async with trial.load():
+        members = [await trial.worker(), await trial.worker()]
+        joins = 0
+        ending = asyncio.get_running_loop().time() + CHURN_S
+        while asyncio.get_running_loop().time() < ending:
+            joins += 1
+            members.append(await trial.worker(ready=False))
+            await asyncio.sleep(STAYS_S)
+            # Mostly in its own way, sometimes without a word: its session has to run out.
+            leaves = signal.SIGKILL if joins % 5 == 0 else signal.SIGTERM
+            oldest = members.pop(0)
+            assert await oldest.end(leaves) in (0, -signal.SIGKILL), oldest.said
+            await trial.answers(5)
+        trial.tried = joins
+        await trial.answers(20)
     await trial.holds()
 
 

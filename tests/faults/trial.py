@@ -181,14 +181,18 @@ class Trial:
         *arguments: str,
         ready: bool = True,
         program: str = "processor.cli",
+        code: Path | None = None,
         **environment: str,
     ) -> WorkerProcess:
-        """Start a worker, and wait until it owns logs, unless a fault is to strike before (`ready=False`)."""
+        """Start a worker, and wait until it owns logs, unless a fault is to strike before (`ready=False`).
+
+        `code`: the folder of another version's package.
+        """
         log = self.folder / f"worker-{len(self.workers)}.log"
         with log.open("wb") as written:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", program, "worker", *arguments,
-                env=self._environment(failpoints) | environment, stderr=written,
+                env=self._environment(failpoints) | environment, stderr=written, cwd=code,
             )  # fmt: skip
         worker = WorkerProcess(process, log)
         self.workers.append(worker)
