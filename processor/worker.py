@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import structlog
 from aiokafka.errors import KafkaError
@@ -65,7 +66,8 @@ class Worker:
         try:
             await self._start(outbound)
             metrics = self._telemetry.prometheus_text
-            async with health_server(settings.http_host, settings.http_port, self._health, metrics):
+            health = partial(self._health, outbound)
+            async with health_server(settings.http_host, settings.http_port, health, metrics):
                 await self._serve(store, outbound)
         finally:
             await outbound.stop()
@@ -74,12 +76,14 @@ class Worker:
         if self._crash is not None:
             raise self._crash
 
-    def _health(self) -> Health:
+    def _health(self, outbound: Outbound) -> Health:
         hot_streams = self._telemetry.meter.hot_streams(self._settings.hot_streams)
         if self._ownership is None or self._watch is None:
             return Health(False, {}, "not asked yet")
         logs = {log: (status.state, status.reason) for log, status in self.statuses.items()}
-        return Health(self._ownership.joined, logs, self._watch.store_fault, self._watch.stuck, hot_streams)
+        unwritable = outbound.reply_topics.unwritable
+        watch = self._watch
+        return Health(self._ownership.joined, logs, watch.store_fault, watch.stuck, hot_streams, unwritable)
 
     def _reading(self) -> Reading:
         return self._watch.reading() if self._watch is not None else Reading({}, [], None)

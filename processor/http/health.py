@@ -20,7 +20,8 @@ class Health(Struct, frozen=True):
 
     `logs`: by assigned log its state (`claiming`, `running`, `stopped`) and, where there is one, the reason.
     `store_fault`: why the store can't be used, empty where it can. `stuck`: logs that do not move though nothing is in
-    their way. `hot_streams`: tenant, name and share of the commands.
+    their way. `hot_streams`: tenant, name and share of the commands. `unwritable`: the clients' reply topics that can't
+    be written at the moment, and why.
     """
 
     joined: bool
@@ -28,6 +29,7 @@ class Health(Struct, frozen=True):
     store_fault: str = ""
     stuck: Sequence[Log] = ()
     hot_streams: Sequence[tuple[tuple[str, str], float]] = ()
+    unwritable: Mapping[str, str] = {}
 
     @property
     def ready(self) -> bool:
@@ -90,7 +92,15 @@ async def _status(health: Callable[[], Health], _: web.Request) -> web.Response:
         {"tenant": tenant, "stream": stream, "share": round(share, 3)} for (tenant, stream), share in found.hot_streams
     ]
     return web.json_response(
-        {"joined": found.joined, "store": found.store_fault or "ok", "logs": logs, "hot_streams": hot}
+        {
+            "joined": found.joined,
+            "store": found.store_fault or "ok",
+            "logs": logs,
+            "hot_streams": hot,
+            "unwritable_reply_topics": [
+                {"topic": topic, "reason": reason} for topic, reason in sorted(found.unwritable.items())
+            ],
+        }
     )
 
 

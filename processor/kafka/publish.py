@@ -20,16 +20,15 @@ from aiokafka.errors import (
     ProducerClosed,
     ProducerFenced,
     UnknownProducerId,
-    UnknownTopicOrPartitionError,
 )
 from msgspec.structs import replace
 
 from processor.errors import StoreDamaged, StoreUnreachable
 from processor.failpoints import FailPoint, reach
-from processor.kafka.outgoing import Headers, Outgoing, dead_letter, event_record, reply_record
+from processor.kafka.outgoing import Outgoing, dead_letter, event_record, reply_record
+from processor.kafka.reply_topics import ReplyTopics
 from processor.messages import Accepted, Duplicate, Log, Outcome, Publication, Record, RecordedEvent, Rejected
 from processor.names import TopicNames
-from processor.partition import partition_of
 from processor.replies import NOWHERE, ReplyAddress, reply_address
 from processor.telemetry.meter import WorkerMeter
 
@@ -38,8 +37,6 @@ logger = structlog.get_logger(__name__)
 _BATCH_BYTES = 512 * 1024
 _BATCH_OVERHEAD_BYTES = 4 * 1024
 _RETRY_FIRST_S, _RETRY_MOST_S = 0.1, 5.0
-_REPLY_TIMEOUT_S = 5.0
-_REPLY_TOPIC_REST_S = 30.0
 _PAGE = 1_000
 # The broker and the producer disagree on what was sent: only a new producer, with a new sequence, goes on.
 _SPENT = (
@@ -74,6 +71,7 @@ class Outbound:
         )
         # What the rest of a batch and the broker's own parts take.
         self.room_bytes = max_record_bytes - _BATCH_OVERHEAD_BYTES
+        self.reply_topics = ReplyTopics(options, max_request_size=max_record_bytes)
         self._producer: AIOKafkaProducer | None = None
         self._renewing = asyncio.Lock()
 
@@ -84,6 +82,7 @@ class Outbound:
 
     async def stop(self) -> None:
         """Let go of the connections; what is not acknowledged yet is published by the next owner."""
+        await self.reply_topics.stop()
         if self._producer is not None:
             await self._producer.stop()
 
@@ -123,18 +122,6 @@ class Outbound:
         except _SPENT:
             await self._renew(producer)
             raise
-
-    async def send_reply(self, address: ReplyAddress, key: bytes | None, value: bytes, headers: Headers) -> None:
-        """Send one reply to a client's own topic. Raises aiokafka's errors and `TimeoutError`."""
-        assert address.topic is not None
-        async with asyncio.timeout(_REPLY_TIMEOUT_S):
-            producer = self._live
-            partitions = await producer.partitions_for(address.topic)
-            if address.partition is not None and address.partition in partitions:
-                partition = address.partition
-            else:
-                partition = sorted(partitions)[partition_of(key or b"", len(partitions))]
-            await producer.send_and_wait(address.topic, value, key, partition=partition, headers=headers)
 
     async def _renew(self, spent: AIOKafkaProducer) -> None:
         async with self._renewing:
@@ -194,7 +181,6 @@ class LogPublisher:
         self._pending = 0
         self._queue: deque[Publication] = deque()
         self._wake = asyncio.Event()
-        self._resting: dict[str, float] = {}
 
     @property
     def has_room(self) -> bool:
@@ -283,28 +269,11 @@ class LogPublisher:
         return reply_address(record.headers, self._is_allowed)
 
     async def _send_replies(self, replies: Iterable[tuple[ReplyAddress, Outgoing]]) -> None:
-        """To the clients' own topics. One that can't be written holds nothing up: its clients have the standing topic.
-
-        It is left alone for a while, so that each command does not wait for it again.
-        """
-        now = asyncio.get_running_loop().time()
-        sends = [
-            self._send_reply(address, reply)
-            for address, reply in replies
-            if self._resting.get(address.topic or "", 0.0) <= now
-        ]
-        await asyncio.gather(*sends)
-
-    async def _send_reply(self, address: ReplyAddress, reply: Outgoing) -> None:
-        key, value, headers, _ = reply
-        try:
-            await self._outbound.send_reply(address, key, value or b"", headers)
-        except (KafkaError, TimeoutError) as error:
-            self._meter.undeliverable += 1
-            why = "it does not exist" if isinstance(error, UnknownTopicOrPartitionError) else repr(error)
-            logger.warning("a reply topic can't be written, left alone for a while", topic=address.topic, error=why)
-            topic = address.topic or ""
-            self._resting[topic] = asyncio.get_running_loop().time() + _REPLY_TOPIC_REST_S
+        send = self._outbound.reply_topics.send
+        sent = await asyncio.gather(
+            *(send(address, key, value or b"", headers) for address, (key, value, headers, _) in replies)
+        )
+        self._meter.undeliverable += sent.count(False)
 
 
 def _size(publication: Publication) -> int:

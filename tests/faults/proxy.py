@@ -126,6 +126,8 @@ class _Link:
         while chunk := await reader.read(_CHUNK):
             await self._proxy.passes()
             match self._proxy.struck_by(chunk):
+                case None:
+                    pass
                 case "request":
                     self._proxy.cuts += 1
                     return

@@ -86,7 +86,16 @@ async def test_status_names_each_log_and_why_it_stands_still() -> None:
     assert live == 200
     logs = [{"tenant": "default", "partition": 3, "state": "stopped", "reason": "made anew"}]
     hot = [{"tenant": "default", "stream": "order-1", "share": 0.25}]
-    assert body == {"joined": True, "store": "ok", "logs": logs, "hot_streams": hot}
+    assert body == {"joined": True, "store": "ok", "logs": logs, "hot_streams": hot, "unwritable_reply_topics": []}
+
+
+async def test_status_names_reply_topics_that_cannot_be_written() -> None:
+    port = free_port()
+    health = Health(True, {}, unwritable={"replies": "it does not exist"})
+    async with health_server("127.0.0.1", port, lambda: health, no_metrics):
+        _, body = await get(port, "/status")
+    assert isinstance(body, dict)
+    assert body["unwritable_reply_topics"] == [{"topic": "replies", "reason": "it does not exist"}]
 
 
 async def test_an_address_that_is_taken_does_not_stop_the_worker() -> None:

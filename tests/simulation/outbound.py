@@ -1,13 +1,12 @@
 """A worker's producer, without the idempotence of a real one: what was sent again may be there twice."""
 
-import asyncio
 from collections.abc import Sequence
 
 from aiokafka.errors import KafkaConnectionError, RequestTimedOutError
 
 from processor.kafka.outgoing import Headers, Outgoing
 from processor.kafka.publish import Outbound
-from processor.replies import ReplyAddress
+from processor.kafka.reply_topics import ReplyTopics
 from tests.simulation.broker import Broker
 from tests.simulation.chance import Chance
 from tests.simulation.link import Link
@@ -18,21 +17,18 @@ class SimulatedOutbound(Outbound):
 
     def __init__(self, broker: Broker, link: Link, chance: Chance) -> None:
         super().__init__({}, compression=None, max_record_bytes=1_000_000)
+        self.reply_topics = _SimulatedReplyTopics(self)
         self._broker = broker
         self._link = link
         self._chance = chance
 
     async def send_batch(self, topic: str, partition: int, records: Sequence[Outgoing], start: int = 0) -> int:
         chunk = records[start : start + self._chance.random.randint(1, self._chance.profile.chunk_records)]
-        await self._append(topic, partition, chunk)
+        await self.append(topic, partition, chunk)
         return len(chunk)
 
-    async def send_reply(self, address: ReplyAddress, key: bytes | None, value: bytes, headers: Headers) -> None:
-        assert address.topic is not None
-        async with asyncio.timeout(5.0):
-            await self._append(address.topic, address.partition or 0, [(key, value, headers, None)])
-
-    async def _append(self, topic: str, partition: int, chunk: Sequence[Outgoing]) -> None:
+    async def append(self, topic: str, partition: int, chunk: Sequence[Outgoing]) -> None:
+        """Have the broker take records, in one of the ways in which that can end."""
         chance, profile = self._chance, self._chance.profile
         await self._link.call(
             lambda: self._broker.append(topic, partition, chunk),
@@ -42,3 +38,14 @@ class SimulatedOutbound(Outbound):
             unknown=profile.send_unknown,
             late=profile.send_late,
         )
+
+
+class _SimulatedReplyTopics(ReplyTopics):
+    def __init__(self, outbound: SimulatedOutbound) -> None:
+        super().__init__({}, max_request_size=1_000_000)
+        self._outbound = outbound
+
+    async def send_once(
+        self, topic: str, wanted: int | None, key: bytes | None, value: bytes, headers: Headers
+    ) -> None:
+        await self._outbound.append(topic, wanted or 0, [(key, value, headers, None)])
