@@ -37,11 +37,15 @@ def names(trial: Trial) -> TopicNames:
 
 
 async def make_anew(trial: Trial, topic: str) -> None:
+    await delete(trial, topic)
+    await create_topics(trial.settings)
+
+
+async def delete(trial: Trial, topic: str) -> None:
     async with admin(trial) as client:
         await client.delete_topics([topic])
     while topic in await topics(trial):
         pass
-    await create_topics(trial.settings)
 
 
 async def topics(trial: Trial) -> list[str]:
@@ -145,6 +149,60 @@ async def test_the_feed_is_made_anew(trial: Trial) -> None:
     await trial.holds(without=["feed_in_order"])
     code, printed = await trial.command("verify")
     assert code == 1 and "feed" in printed
+
+
+OF_ONE_LOG = ["one_winner", "one_verdict", "accepted_is_stored", "linearisable"]
+"""The rules that tell commands by their offsets, which a log that was begun anew counts again."""
+
+
+async def test_the_commands_topic_is_deleted_under_the_worker(trial: Trial) -> None:
+    """It stands still when the topic is there again, however much that holds, and goes on when an operator has chosen."""
+    async with trial.load(timeout_s=5.0):
+        for _ in trial.times(FEWER):
+            worker = await trial.worker()
+            await trial.answers(20)
+            await make_anew(trial, names(trial).commands)
+            await worker.says(STANDS_STILL, times=PARTITIONS)
+            assert "made anew" in worker.said and "Traceback" not in worker.said
+            code, printed = await trial.command("doctor")
+            assert code != 0 and "made anew" in printed
+            assert await worker.end() == 0
+            before = await trial.command("verify", "--no-feed", "--output", "json")
+            assert before[0] == 0
+            assert (await trial.command("recover", "new-log", "--dry-run"))[0] == 0
+            assert await trial.command("verify", "--no-feed", "--output", "json") == before
+            code, printed = await trial.command("recover", "new-log")
+            assert code == 0, printed
+        await trial.worker()
+        await trial.answers(20)
+    await trial.holds(without=OF_ONE_LOG, from_log=False)
+
+
+async def test_the_feed_is_deleted_under_the_worker(trial: Trial) -> None:
+    """The worker waits for it, and goes on behind what was out; a whole feed is published anew where one is wanted."""
+    feed = names(trial).events
+    async with trial.load():
+        for _ in trial.times(FEWER):
+            worker = await trial.worker()
+            await trial.answers(20)
+            await delete(trial, feed)
+            await worker.says(f"{feed} not found")
+            code, printed = await trial.command("doctor")
+            assert code != 0 and feed in printed
+            await create_topics(trial.settings)
+            await trial.answers(20)
+            assert await worker.end() == 0
+        await trial.worker()
+    await trial.holds(without=["feed_in_order"])
+    code, printed = await trial.command("verify")
+    assert code == 1 and "the feed begins" in printed
+    await trial.workers[-1].end()
+    await make_anew(trial, feed)
+    code, printed = await trial.command("recover", "republish")
+    assert code == 0, printed
+    await trial.worker()
+    await trial.holds()
+    assert (await trial.command("verify"))[0] == 0
 
 
 async def test_partitions_are_added(trial: Trial) -> None:
