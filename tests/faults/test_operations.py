@@ -156,7 +156,7 @@ OF_ONE_LOG = ["one_winner", "one_verdict", "accepted_is_stored", "linearisable"]
 
 
 async def test_the_commands_topic_is_deleted_under_the_worker(trial: Trial) -> None:
-    """It stands still when the topic is there again, however much that holds, and goes on when an operator has chosen."""
+    """It stands still once the topic is there again, and a new log is decided when an operator has chosen that."""
     async with trial.load(timeout_s=5.0):
         for _ in trial.times(FEWER):
             worker = await trial.worker()
