@@ -1,7 +1,10 @@
 """Faults that an operator brings about: an older backup, topics made anew or enlarged, retention that was too short."""
 
+import io
 import shutil
 import signal
+import subprocess
+import tarfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,6 +23,28 @@ from tests.faults.trial import FEWER, PARTITIONS, REPEATS, Trial, execute, until
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(90 + 40 * REPEATS)]
 
 STANDS_STILL = "the log stands still"
+ROOT = Path(__file__).parents[2]
+MIGRATIONS = "processor/stores/migrations/versions"
+
+
+@pytest.fixture(scope="session")
+def earlier_code(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package as it was when today's schema came: the oldest version that runs beside this one on one store."""
+    try:
+        history = git("log", "--diff-filter=A", "--format=%H", "--", MIGRATIONS).decode().split()
+        if git("rev-parse", "--is-shallow-repository").strip() != b"false" or not history:
+            pytest.skip("needs the repository's history: there is only the newest version")
+        tree = git("archive", history[0], "processor", "schemas")
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"needs the repository's history: {error}")
+    folder = tmp_path_factory.mktemp("earlier")
+    with tarfile.open(fileobj=io.BytesIO(tree)) as packed:
+        packed.extractall(folder, filter="data")
+    return folder
+
+
+def git(*arguments: str) -> bytes:
+    return subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True).stdout
 
 
 @asynccontextmanager
@@ -254,4 +279,39 @@ async def test_another_number_of_partitions_on_the_same_store(trial: Trial) -> N
             assert await other.ends() == 2
             assert "partitions" in other.said and "Traceback" not in other.said
             await trial.answers(10)
+    await trial.holds()
+
+
+async def test_two_versions_take_turns(trial: Trial, earlier_code: Path) -> None:
+    """An upgrade and the way back, each time over what the other has left: ended in its own way, or killed."""
+    async with trial.load():
+        for _ in trial.times(FEWER):
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                for code in (earlier_code, None):
+                    worker = await trial.worker(code=code)
+                    await trial.answers(20)
+                    await worker.end(number)
+        await trial.worker()
+    await trial.holds()
+
+
+async def test_a_rolling_upgrade(postgres_trial: Trial, earlier_code: Path) -> None:
+    """Workers of two versions in one group, that take the logs from each other, forwards and back."""
+    trial = postgres_trial
+    async with trial.load():
+        old = [await trial.worker(code=earlier_code), await trial.worker(code=earlier_code)]
+        for repeat in trial.times(max(2, FEWER)):
+            leaves = signal.SIGKILL if repeat % 2 else signal.SIGTERM
+            new = []
+            for worker in old:
+                new.append(await trial.worker())
+                await trial.answers(20)
+                await worker.end(leaves)
+                await trial.answers(20)
+            old = [await trial.worker(code=earlier_code)]
+            await trial.answers(20)
+            for worker in new:
+                await worker.end(leaves)
+            await trial.answers(20)
+        await trial.worker()
     await trial.holds()
