@@ -100,3 +100,14 @@ clean: ## Remove what was made
 
 chart-test: $(INSTALLED) ## Check the chart; builds Helm and the others by Go the first time
 	pytest -m chart tests/chart $(ARGS)
+
+# --- how it grows
+
+.PHONY: scale-test capacity
+
+scale-test: $(INSTALLED) ## Measure 1 to 8 workers that join, leave and crash under load; writes .build/scale.json
+	pytest -m scale tests/scale $(ARGS)
+	python -m tests.scale.report
+
+capacity: $(INSTALLED) ## Print the capacity model; ARGS='--measure --write' measures its inputs and writes docs/scaling.md
+	python -m benchmarks.capacity $(ARGS)

@@ -122,7 +122,9 @@ class WorkerProcess:
 class Trial:
     """See the module's docstring. `async with` ends the processes that it started."""
 
-    def __init__(self, brokers: str, prefix: str, store: str, folder: Path, **settings: Any) -> None:
+    def __init__(
+        self, brokers: str, prefix: str, store: str, folder: Path, partitions: int = PARTITIONS, **settings: Any
+    ) -> None:
         self.folder = folder
         self.history = folder / "history.jsonl"
         self.settings = Settings(
@@ -130,7 +132,7 @@ class Trial:
             topic_prefix=prefix,
             group=f"{prefix}group",
             store=store,
-            partitions=PARTITIONS,
+            partitions=partitions,
             session_timeout_ms=SESSION_MS,
             http="127.0.0.1:0",
             **settings,
@@ -144,7 +146,7 @@ class Trial:
     async def __aenter__(self) -> Self:
         await create_topics(self.settings)
         if self.settings.store.startswith("postgresql:"):
-            await asyncio.to_thread(upgrade, self.settings.store, partitions=PARTITIONS)
+            await asyncio.to_thread(upgrade, self.settings.store, partitions=self.settings.partitions)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -237,7 +239,7 @@ class Trial:
 
     def partition_of(self, stream: str) -> int:
         """Where a stream is."""
-        return partition_of(stream.encode(), PARTITIONS)
+        return partition_of(stream.encode(), self.settings.partitions)
 
     async def command(self, *arguments: str) -> tuple[int, str]:
         """A command of the command line: its exit code, and all that it printed."""
