@@ -68,7 +68,7 @@ async def offer(bed: Bed, drain_rate: float, seconds: float) -> Offered:
             async with AsyncExitStack() as stack:
                 worker = await stack.enter_async_context(running(WORKER, site.environment()))
                 await worker.ready()
-                client = _Client(site)
+                client = Client(site)
                 stack.callback(client.close)
 
                 async def at(share: int, seconds: float, mix: Mix | None = None) -> tuple[Level, Waits]:
@@ -103,7 +103,7 @@ def _p99_beside_hot(waits: Waits) -> float:
     return quantiles(beside, n=100, method="inclusive")[-1]
 
 
-class _Client:
+class Client:
     """Sends, and notes when each reply arrives. All are accepted, so a reply's offset is that of its command."""
 
     def __init__(self, site: Site) -> None:

@@ -113,6 +113,17 @@ class Server(ABC):
         for process in self._family():
             process.resume()
 
+    def cpu_s(self) -> float:
+        """What it and its children, those that have ended included, have used of the processors."""
+        used_s = 0.0
+        for process in (family := self._family()):
+            with suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                used_s += times.user + times.system
+                if process is family[0]:
+                    used_s += times.children_user + times.children_system
+        return used_s
+
     def close(self) -> None:
         """End it for good and remove its data."""
         self.kill()

@@ -4,7 +4,9 @@
 """
 
 import argparse
+import os
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,10 +16,13 @@ from typing import Any, Self
 import msgspec
 from msgspec import Struct
 
+from benchmarks.capacity import put
 from benchmarks.report import machine
 
 RESULT = Path(__file__).parents[2] / ".build" / "scale.json"
 PAGE = Path(__file__).parents[2] / "docs" / "scaling.md"
+_LATE_S = 300.0
+
 BEGIN, END = "<!-- measured: moves -->", "<!-- end: moves -->"
 
 
@@ -33,30 +38,35 @@ class Steady(Struct):
 class Moved(Struct):
     """One event: what happened, to how many workers, and how long each partition gave no answer.
 
-    moved: partitions that have another owner than before.
+    moved_ms: of the partitions that have another owner than before; stayed_ms: of the others.
     """
 
     event: str
     before: int
     after: int
-    moved: int
-    partitions: int
-    pauses_ms: list[float]
+    moved_ms: list[float]
+    stayed_ms: list[float]
 
 
 class Report(Struct):
-    """All that was measured in a run."""
+    """All that was measured in a run, which began at `began_s` by `time.monotonic`."""
 
     machine: dict[str, Any]
     session_ms: int = 0
     rate: float = 0.0
     steady: list[Steady] = []
     events: list[Moved] = []
+    began_s: float = 0.0
 
     @classmethod
     def of_this_machine(cls) -> Self:
         """An empty one."""
-        return cls(machine())
+        return cls(machine() | {"load": round(os.getloadavg()[0], 1)}, began_s=time.monotonic())
+
+    @property
+    def is_late(self) -> bool:
+        """Whether nothing should be tried once more: the machine is too slow for it."""
+        return time.monotonic() - self.began_s > _LATE_S
 
     def write(self) -> None:
         """For `python -m tests.scale.report`; a run in which nothing was measured leaves the last one."""
@@ -88,7 +98,16 @@ def tables(report: Report) -> str:
             *_table(("workers", "commands/s", "send to reply, p50", "p99"), steady),
             "",
             *_table(
-                ("event", "workers", "tries", "partitions that moved", "pause of a partition, p50", "p99", "longest"),
+                (
+                    "event",
+                    "workers",
+                    "tries",
+                    "partitions that moved",
+                    "pause, p50",
+                    "p99",
+                    "longest",
+                    "others, longest",
+                ),
                 events,
             ),
         ]
@@ -96,26 +115,23 @@ def tables(report: Report) -> str:
 
 
 def _event_row(event: str, before: int, after: int, tries: Sequence[Moved]) -> tuple[str, ...]:
-    pauses = [pause for one in tries for pause in one.pauses_ms]
+    moved = [pause for one in tries for pause in one.moved_ms]
+    stayed = [pause for one in tries for pause in one.stayed_ms]
+    partitions = len(tries[0].moved_ms) + len(tries[0].stayed_ms)
+    figures = (percentile(moved, 50), percentile(moved, 99), max(moved)) if moved else ()
     return (
         event,
         f"{before} → {after}",
         f"{len(tries)}",
-        f"{median(one.moved for one in tries):g} of {tries[0].partitions}",
-        *(f"{value / 1000:.2f} s" for value in (percentile(pauses, 50), percentile(pauses, 99), max(pauses))),
+        f"{median(len(one.moved_ms) for one in tries):g} of {partitions}",
+        *(f"{value / 1000:.2f} s" for value in figures),
+        f"{max(stayed) / 1000:.2f} s" if stayed else "",
     )
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     rule = [" --- ", *(" --: " for _ in heads[1:])]
     return [f"| {' | '.join(heads)} |", f"|{'|'.join(rule)}|", *(f"| {' | '.join(row)} |" for row in rows)]
-
-
-def put(page: str, begin: str, end: str, text: str) -> str:
-    """The page with the text between two marks."""
-    before, _, rest = page.partition(begin)
-    _, _, after = rest.partition(end)
-    return f"{before}{begin}\n{text}\n{end}{after}"
 
 
 def main() -> None:

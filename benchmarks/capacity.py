@@ -1,0 +1,275 @@
+"""What Tidemark needs at a rate, from what commands cost: `make capacity` prints the tables of `docs/scaling.md`.
+
+The measured inputs are in `benchmarks/capacity.json`. `--measure` measures them anew (some three minutes), `--write`
+puts the tables into the page.
+
+Every amount (CPU, bytes, flushes) is taken as so much a second for a worker that is there, so much for a command, for
+an event, and for a cycle, of which a flush of PostgreSQL's log is the mark. A cycle takes a fixed time and some for
+each of its commands, so at a steady rate there are (1 - rate / drain rate) / fixed time of them a second.
+"""
+
+import argparse
+import asyncio
+import math
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import get_args
+
+import msgspec
+from msgspec import Struct
+
+from benchmarks.costs import Amount, Costs, Sample, Size, measure
+from benchmarks.report import machine
+
+INPUTS = Path(__file__).parent / "capacity.json"
+PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
+RATES = (10_000, 100_000, 1_000_000)
+
+_AMOUNTS: tuple[Amount, ...] = get_args(Amount)
+_NOT_BY_CYCLE: frozenset[Amount] = frozenset({"flushes", "store_bytes"})
+_DAY_S = 86_400
+
+
+class Planning(Struct, frozen=True):
+    """What is chosen, not measured.
+
+    busy: how far processors are to be used, so that there is room for peaks and for the work of a worker that is gone.
+    database_cores, broker_cores: of one machine. wal_mb_s, broker_mb_s: what one machine's disk is to write. Retention
+    in days.
+    """
+
+    busy: float = 0.6
+    logs_per_worker: int = 4
+    replication: int = 3
+    database_cores: int = 16
+    broker_cores: int = 8
+    wal_mb_s: float = 100.0
+    broker_mb_s: float = 100.0
+    commands_days: float = 7.0
+    feed_days: float = 7.0
+    replies_days: float = 1.0
+
+
+class Price(Struct, frozen=True):
+    """One amount: for each second of a worker, command, event, and cycle."""
+
+    second: float
+    command: float
+    event: float
+    cycle: float
+
+
+class Model:
+    """The costs, and what follows from them."""
+
+    def __init__(self, costs: Costs) -> None:
+        one, ten, steady = costs.one_event, costs.ten_events, costs.steady
+        self.drain_rate = one.rate
+        self.event_s = max(0.0, (1 / ten.rate - 1 / one.rate) / 9)
+        self._prices = {amount: _price(amount, costs.idle, one, ten, steady) for amount in _AMOUNTS}
+        self.cycle_s = (1 - steady.rate / one.rate) / _cycles(steady)
+
+    def price(self, amount: Amount) -> Price:
+        """What makes up an amount."""
+        return self._prices[amount]
+
+    def cycles(self, rate: float) -> float:
+        """Of one worker at a steady rate, a second."""
+        return min(rate, max(0.0, 1 - rate / self.drain_rate) / self.cycle_s)
+
+    def per_second(self, amount: Amount, rate: float, workers: int, events: float = 1.0) -> float:
+        """An amount at a steady rate, spread evenly over workers; `events` of a command."""
+        price = self._prices[amount]
+        cycles = workers * self.cycles(rate / workers)
+        if amount == "flushes":
+            return cycles
+        return workers * price.second + rate * (price.command + events * price.event) + cycles * price.cycle
+
+
+def _price(amount: Amount, idle: Sample, one: Sample, ten: Sample, steady: Sample) -> Price:
+    """Three runs with different mixes of commands, events and cycles make three equations; the idle one comes first."""
+    second = max(0.0, idle.amounts[amount] / idle.seconds) if amount.endswith("_us") else 0.0
+    first, more, slow = ((run.amounts[amount] - second * run.seconds) / run.commands for run in (one, ten, steady))
+    of_one, of_ten, of_steady = (run.amounts["flushes"] / run.commands for run in (one, ten, steady))
+    cycle = max(0.0, (slow - first) / (of_steady - of_one)) if amount not in _NOT_BY_CYCLE else 0.0
+    event = max(0.0, (more - first - cycle * (of_ten - of_one)) / 9)
+    return Price(second, max(0.0, first - event - cycle * of_one), event, cycle)
+
+
+def _cycles(sample: Sample) -> float:
+    return sample.amounts["flushes"] / sample.seconds
+
+
+# --- tables
+
+
+def prices_table(model: Model) -> Iterator[str]:
+    """What everything costs."""
+    names: dict[Amount, str] = {
+        "worker_us": "worker, CPU",
+        "broker_us": "broker, CPU (without replication)",
+        "postgres_us": "PostgreSQL, CPU",
+        "wire_bytes": "between worker and PostgreSQL",
+        "wal_bytes": "PostgreSQL's log (WAL)",
+        "store_bytes": "stored, with indexes",
+        "commands_bytes": "commands topic",
+        "feed_bytes": "events topic (the feed)",
+        "reply_bytes": "results topic",
+    }
+    heads = ("", "each command", "each event", "a command with one event", "each cycle", "a worker that idles")
+    yield from _heads(heads)
+    for amount, name in names.items():
+        price, unit = model.price(amount), "µs" if amount.endswith("_us") else "bytes"
+        idle = f"{price.second / 1e4:.1f}% of a core" if unit == "µs" else ""
+        cycle = f"{price.cycle:,.0f} {unit}" if amount not in _NOT_BY_CYCLE else ""
+        of_both = price.command + price.event
+        cells = (f"{price.command:,.1f}", f"{price.event:,.1f}", f"{of_both:,.1f} {unit}", cycle, idle)
+        yield f"| {name} | {' | '.join(cells)} |"
+    yield ""
+    yield (
+        f"One worker drains {model.drain_rate:,.0f} commands a second here. A cycle takes {model.cycle_s * 1e3:.1f} ms "
+        f"and {1e6 / model.drain_rate:.0f} µs for each of its commands, and flushes PostgreSQL's log once."
+    )
+
+
+def checks_table(model: Model, costs: Costs) -> Iterator[str]:
+    """What the model says of runs that it was not made from, and what was measured."""
+    yield from _heads(("run", "", "predicted", "measured", "off by"))
+    for name, run in costs.checks.items():
+        for what, predicted, measured in _predicted(model, name, run):
+            off = (predicted / measured - 1) if measured else 0.0
+            yield f"| {name} | {what} | {predicted:,.1f} | {measured:,.1f} | {off:+.0%} |"
+
+
+def _predicted(model: Model, name: str, run: Sample) -> Iterator[tuple[str, float, float]]:
+    events = run.events / run.commands
+    units: dict[Amount, tuple[str, float]] = {
+        "worker_us": ("worker, CPU µs a command", 1),
+        "broker_us": ("broker, CPU µs a command", 1),
+        "postgres_us": ("PostgreSQL, CPU µs a command", 1),
+        "wal_bytes": ("WAL, bytes a command", 1),
+        "wire_bytes": ("worker and PostgreSQL, bytes a command", 1),
+        "flushes": ("flushes a second", run.rate),
+    }
+    for amount, (what, factor) in units.items():
+        measured = run.amounts[amount] / run.commands * factor
+        if name.startswith("drain"):
+            if amount == "flushes":
+                continue
+            price = model.price(amount)
+            own = price.command + events * price.event + price.cycle * run.amounts["flushes"] / run.commands
+            yield what, own + price.second * run.seconds / run.commands, measured
+        else:
+            yield what, model.per_second(amount, run.rate, run.workers, events) / run.rate * factor, measured
+
+
+class Needs:
+    """What a rate needs, commands of one event and the size measured."""
+
+    def __init__(self, model: Model, planning: Planning, rate: int) -> None:
+        self.rate = rate
+        self.workers = max(2, math.ceil(rate / (model.drain_rate * planning.busy)))
+        self.partitions = max(32, 2 ** math.ceil(math.log2(self.workers * planning.logs_per_worker)))
+
+        def of(amount: Amount) -> float:
+            return model.per_second(amount, rate, self.workers)
+
+        self.worker_cores = of("worker_us") / 1e6
+        self.postgres_cores = of("postgres_us") / 1e6
+        self.flushes = of("flushes")
+        self.wal_mb_s = of("wal_bytes") / 1e6
+        by_cores = self.postgres_cores / (planning.database_cores * planning.busy)
+        self.databases = max(1, math.ceil(max(by_cores, self.wal_mb_s / planning.wal_mb_s)))
+        topics = (of("commands_bytes"), of("feed_bytes"), of("reply_bytes"))
+        self.topics_mb_s = sum(topics) / 1e6
+        # A follower fetches and writes what its leader has taken: as much work again, at the most.
+        self.broker_cores = of("broker_us") / 1e6 * planning.replication
+        written = self.topics_mb_s * planning.replication
+        by_disk = written / planning.broker_mb_s
+        by_broker_cores = self.broker_cores / (planning.broker_cores * planning.busy)
+        self.brokers = max(planning.replication, math.ceil(max(by_disk, by_broker_cores)))
+        self.stored_tb_day = of("store_bytes") * _DAY_S / 1e12
+        self.wal_tb_day = self.wal_mb_s * _DAY_S / 1e6
+        days = (planning.commands_days, planning.feed_days, planning.replies_days)
+        kept = sum(each * _DAY_S * kept for each, kept in zip(topics, days, strict=True))
+        self.topics_tb = kept * planning.replication / 1e12
+        self.zones_tb_day = self.topics_mb_s * (planning.replication - 1) * _DAY_S / 1e6
+
+
+def needs_table(model: Model, planning: Planning) -> Iterator[str]:
+    """What the rates need."""
+    needs = [Needs(model, planning, rate) for rate in RATES]
+    yield from _heads(("", *(f"{rate:,} commands/s" for rate in RATES)))
+    rows = {
+        "workers (processes of one core)": [f"{one.workers:,}" for one in needs],
+        "partitions, at least": [f"{one.partitions:,}" for one in needs],
+        "workers, cores in use": [f"{one.worker_cores:,.1f}" for one in needs],
+        "PostgreSQL, cores in use": [f"{one.postgres_cores:,.1f}" for one in needs],
+        "PostgreSQL, flushes/s": [f"{one.flushes:,.0f}" for one in needs],
+        "PostgreSQL, WAL": [f"{one.wal_mb_s:,.0f} MB/s" for one in needs],
+        "databases": [f"{one.databases:,}" for one in needs],
+        "topics, written once": [f"{one.topics_mb_s:,.0f} MB/s" for one in needs],
+        "brokers, cores in use": [f"{one.broker_cores:,.1f}" for one in needs],
+        "brokers": [f"{one.brokers:,}" for one in needs],
+        "stored, more each day": [f"{one.stored_tb_day:,.2f} TB" for one in needs],
+        "WAL archived, each day": [f"{one.wal_tb_day:,.2f} TB" for one in needs],
+        "topics, kept": [f"{one.topics_tb:,.1f} TB" for one in needs],
+        "between zones, each day": [f"{one.zones_tb_day:,.1f} TB" for one in needs],
+    }
+    for name, cells in rows.items():
+        yield f"| {name} | {' | '.join(cells)} |"
+
+
+def _heads(heads: Sequence[str]) -> Iterator[str]:
+    yield f"| {' | '.join(heads)} |"
+    yield f"|{'|'.join([' --- ', *(' --: ' for _ in heads[1:])])}|"
+
+
+# --- the command
+
+
+def main() -> None:
+    given = _options()
+    if given.measure:
+        # So that a run that is ended ends what it has started.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        load = {"load": round(os.getloadavg()[0], 1)}
+        costs = asyncio.run(measure(machine() | load, Size(given.commands, given.seconds)))
+        INPUTS.write_bytes(msgspec.json.format(msgspec.json.encode(costs)) + b"\n")
+    costs = msgspec.json.decode(INPUTS.read_bytes(), type=Costs)
+    model = Model(costs)
+    shown = {
+        "prices": list(prices_table(model)),
+        "checks": list(checks_table(model, costs)),
+        "needs": list(needs_table(model, Planning())),
+    }
+    page = PAGE.read_text()
+    for name, lines in shown.items():
+        text = "\n".join(lines)
+        print(text, end="\n\n")
+        page = put(page, f"<!-- measured: {name} -->", f"<!-- end: {name} -->", text)
+    if given.write:
+        PAGE.write_text(page)
+
+
+def put(page: str, begin: str, end: str, text: str) -> str:
+    """The page with the text between two marks."""
+    before, _, rest = page.partition(begin)
+    _, _, after = rest.partition(end)
+    return f"{before}{begin}\n{text}\n{end}{after}"
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.capacity", description=__doc__)
+    parser.add_argument("--measure", action="store_true", help=f"measure {INPUTS.name} anew")
+    parser.add_argument("--write", action="store_true", help=f"put the tables into docs/{PAGE.name}")
+    parser.add_argument("--commands", type=int, default=Size().commands, help="commands of a drain (30,000)")
+    parser.add_argument("--seconds", type=float, default=Size().seconds, help="length of a steady run (10)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
