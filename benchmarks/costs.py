@@ -84,6 +84,7 @@ async def measure(machine: dict[str, str | int | float], size: Size) -> Costs:
         count, several = size.commands, size.commands // 3
         for _ in range(_WARM_UPS):
             await lab.drain("warming up", Commands().take(count))
+        await lab.steady("warming up, steady", 1_000, size.seconds)
         return Costs(
             machine,
             idle=await lab.idle(),
