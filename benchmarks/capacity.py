@@ -104,7 +104,7 @@ def _price(amount: Amount, idle: Sample, one: Sample, ten: Sample, steady: Sampl
 # --- tables
 
 
-def prices_table(model: Model) -> Iterator[str]:
+def prices_table(model: Model, costs: Costs) -> Iterator[str]:
     """What everything costs."""
     names: dict[Amount, str] = {
         "worker_us": "worker, CPU",
@@ -130,7 +130,8 @@ def prices_table(model: Model) -> Iterator[str]:
     yield (
         f"A worker that drains uses {_BUSY_DRAIN:g} cores where nothing else is in its way; by what a command costs, "
         f"that is {model.drain_rate:,.0f} commands a second. A cycle takes {model.cycle_s * 1e3:.1f} ms, and "
-        f"{1e6 / model.drain_rate:.0f} µs for each of its commands, and flushes PostgreSQL's log once."
+        f"{1e6 / model.drain_rate:.0f} µs for each of its commands, and flushes PostgreSQL's log once. "
+        f"Measured on {costs.machine['processors']} processors, the load {costs.machine['load']} at the beginning."
     )
 
 
@@ -241,7 +242,7 @@ def main() -> None:
     costs = msgspec.json.decode(INPUTS.read_bytes(), type=Costs)
     model = Model(costs)
     shown = {
-        "prices": list(prices_table(model)),
+        "prices": list(prices_table(model, costs)),
         "checks": list(checks_table(model, costs)),
         "needs": list(needs_table(model, Planning())),
     }

@@ -90,7 +90,8 @@ def tables(report: Report) -> str:
     for one in report.events:
         by_event[one.event, one.before, one.after].append(one)
     events = [_event_row(*key, of_kind) for key, of_kind in sorted(by_event.items(), key=lambda item: item[0][1:])]
-    said = f"{report.machine['processors']} processors for everything, session time-out {report.session_ms / 1000:g} s"
+    said = f"{report.machine['processors']} processors for everything (load {report.machine['load']} at the beginning)"
+    said = f"{said}, session time-out {report.session_ms / 1000:g} s"
     return "\n".join(
         [
             f"{said}, {report.rate:g} commands a second on each partition beside the checker's clients.",
