@@ -12,7 +12,7 @@ from faust.types import TP
 
 from processor.cycle import Cycles
 from processor.errors import Misfit
-from processor.fit import SKIP_DELETED
+from processor.fit import NEW_LOG, SKIP_DELETED
 from processor.kafka.connection import client_options
 from processor.kafka.ownership import Ownership
 from processor.kafka.slices import SCHEME, Fetched, SliceConsumer, SliceSchema
@@ -62,8 +62,9 @@ class SliceApp(faust.App):
         self.ownership.misfit(
             log,
             Misfit(
-                f"{log}: there is no offset {offset} on the broker any more: the commands topic was made anew, or "
-                f"commands were deleted before they were decided. {SKIP_DELETED}"
+                f"{log}: there is no offset {offset} on the broker any more. If the log begins behind it, commands "
+                f"were deleted before they were decided. {SKIP_DELETED} If the log ends before it, the commands topic "
+                f"was made anew or has lost records. Restore the topic, or {NEW_LOG}"
             ),
         )
 

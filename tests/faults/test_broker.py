@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import shutil
 import signal
 from typing import Any
 
@@ -15,7 +16,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from processor.names import TopicNames
 from tests.faults.evidence import records_of
 from tests.faults.proxy import Proxy
-from tests.faults.trial import FEWER, REPEATS, SESSION_MS, Trial, until
+from tests.faults.trial import FEWER, OF_ONE_LOG, REPEATS, SESSION_MS, Trial, until
 from tests.servers import ProxiedBroker, free_port
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(150 + 60 * REPEATS)]
@@ -165,6 +166,42 @@ async def test_a_feed_that_cannot_be_written_for_a_while(trial: Trial) -> None:
             await configure(trial, feed, {})
             await trial.answers(20)
     await trial.holds()
+
+
+async def test_restored_from_an_older_copy(trial: Trial, proxied_broker: ProxiedBroker) -> None:
+    """The store is newer than the log, which stands still; the feed gets back what it lacks."""
+    for _ in trial.times(FEWER):
+        async with trial.load():
+            worker = await trial.worker()
+            await trial.answers(20)
+            await asyncio.to_thread(copy_data, proxied_broker, "data", "copy")
+            await trial.answers(40)
+        await trial.healed()
+        await asyncio.to_thread(copy_data, proxied_broker, "copy", "data")
+        await worker.says("the log stands still")
+        assert "recover new-log" in worker.said
+        code, printed = await trial.command("doctor")
+        assert code != 0 and "has lost records" in printed
+        assert await worker.end() == 0
+        misfit = await trial.worker(ready=False)
+        await misfit.says("has lost records")
+        assert await misfit.end() == 0
+        for choice in ("republish", "new-log"):
+            code, printed = await trial.command("recover", choice)
+            assert code == 0, printed
+        async with trial.load():
+            worker = await trial.worker()
+            await trial.answers(20)
+        await trial.holds(without=OF_ONE_LOG, from_log=False)
+        await worker.end()
+
+
+def copy_data(broker: ProxiedBroker, source: str, target: str) -> None:
+    """Between the folders of a broker that is stopped meanwhile."""
+    broker.stop()
+    shutil.rmtree(broker.folder / target, ignore_errors=True)
+    shutil.copytree(broker.folder / source, broker.folder / target)
+    broker.start()
 
 
 async def make_topics(trial: Trial, *topics: NewTopic) -> None:

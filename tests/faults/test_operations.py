@@ -18,7 +18,7 @@ from aiokafka.admin.records_to_delete import RecordsToDelete
 from processor.kafka.topics import create_topics
 from processor.names import TopicNames
 from tests.faults.evidence import ends_of
-from tests.faults.trial import FEWER, PARTITIONS, REPEATS, Trial, execute, until
+from tests.faults.trial import FEWER, OF_ONE_LOG, PARTITIONS, REPEATS, Trial, execute, until
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(90 + 40 * REPEATS)]
 
@@ -176,10 +176,6 @@ async def test_the_feed_is_made_anew(trial: Trial) -> None:
     assert code == 1 and "feed" in printed
 
 
-OF_ONE_LOG = ["one_winner", "one_verdict", "accepted_is_stored", "linearisable"]
-"""The rules that tell commands by their offsets, which a log that was begun anew counts again."""
-
-
 async def test_the_commands_topic_is_deleted_under_the_worker(trial: Trial) -> None:
     """It stands still once the topic is there again, and a new log is decided when an operator has chosen that."""
     async with trial.load(timeout_s=5.0):
@@ -315,3 +311,47 @@ async def test_a_rolling_upgrade(postgres_trial: Trial, earlier_code: Path) -> N
             await trial.answers(20)
         await trial.worker()
     await trial.holds()
+
+
+@pytest.mark.parametrize("held", [True, False])
+async def test_retention_passes_the_store(trial: Trial, held: bool) -> None:
+    """Under a worker that is held, or while none runs: it gives up nothing unasked, and goes on when it is told to."""
+    for _ in trial.times(FEWER):
+        async with trial.load(timeout_s=3.0):
+            worker = await trial.worker()
+            await trial.answers(20)
+            if held:
+                worker.send(signal.SIGSTOP)
+            else:
+                assert await worker.end() == 0
+            await delete_more_than(trial, await ends(trial))
+            if held:
+                worker.send(signal.SIGCONT)
+            else:
+                worker = await trial.worker(ready=False)
+            await worker.says(STANDS_STILL)
+            assert "deleted before they were decided" in worker.said and "skip-deleted" in worker.said
+            code, printed = await trial.command("doctor")
+            assert code != 0 and "skip-deleted" in printed
+            assert await worker.end() == 0
+            code, printed = await trial.command("recover", "skip-deleted")
+            assert code == 0 and "give up" in printed, printed
+            worker = await trial.worker()
+            await trial.answers(20)
+        await trial.healed()
+        await worker.end()
+    await trial.worker()
+    # What was given up is decided when its clients send it again; it has no answer at the offsets that are gone.
+    await trial.holds(without=OF_ONE_LOG, from_log=False)
+
+
+async def delete_more_than(trial: Trial, decided: dict[int, int]) -> None:
+    """Wait until some log is longer than it was, and delete all that it has."""
+    while not (longer := [one for one, end in (await ends(trial)).items() if end > decided[one] + 2]):
+        pass
+    async with admin(trial) as client:
+        await client.delete_records({TopicPartition(names(trial).commands, one): RecordsToDelete(-1) for one in longer})
+
+
+async def ends(trial: Trial) -> dict[int, int]:
+    return await ends_of(trial.settings, names(trial).commands)

@@ -40,6 +40,9 @@ SESSION_MS = 6_000
 HEAL_S = 60.0
 """Bound on the time from the end of a fault to a lag of zero."""
 
+OF_ONE_LOG = ("one_winner", "one_verdict", "accepted_is_stored", "linearisable")
+"""The rules that tell commands by their offsets, which a log that was begun anew counts again."""
+
 TERMINATE = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE application_name = 'tidemark' AND datname = current_database()
