@@ -111,3 +111,11 @@ scale-test: $(INSTALLED) ## Measure 1 to 8 workers that join, leave and crash un
 
 capacity: $(INSTALLED) ## Print the capacity model; ARGS='--measure --write' measures its inputs and writes docs/scaling.md
 	python -m benchmarks.capacity $(ARGS)
+
+.PHONY: image-test cluster-test
+
+image-test: $(INSTALLED) ## Build the image with a Docker engine, and let it work
+	pytest -m image tests/image $(ARGS)
+
+cluster-test: $(INSTALLED) ## Install into the cluster of KUBECONFIG, and disturb it under load
+	pytest -m cluster tests/chart $(ARGS)

@@ -19,6 +19,7 @@ import yaml
 KUBERNETES = "1.36.3"
 
 _BUILD_S = 1_200
+_RUN_S = 300
 
 
 class CannotBuild(Exception):
@@ -81,7 +82,7 @@ def run(name: str, *arguments: str | Path, **options: Any) -> "subprocess.Comple
     # A user's own plugins and repositories have no part in it.
     home = {f"HELM_{kind}_HOME": str(_cache() / "helm" / kind.lower()) for kind in ("CACHE", "CONFIG", "DATA")}
     return subprocess.run(
-        command, check=False, text=True, capture_output=True, timeout=300, env=os.environ | home, **options
+        command, check=False, text=True, capture_output=True, timeout=_RUN_S, env=os.environ | home, **options
     )
 
 
