@@ -21,6 +21,7 @@ from processor.names import TopicNames
 from processor.settings import Settings
 
 _WANT_NOTHING_S = 1.0
+_WATCH_GROUP_EVERY_S = 1.0
 
 
 class _ConsumerOnly(BootStrategy):
@@ -172,16 +173,37 @@ async def _on_revoked(app: SliceApp, revoked: set[TP], **kwargs: Any) -> None:
 
 
 async def run_app(app: SliceApp, stop: asyncio.Event) -> None:
-    """Run until `stop` is set. Raises what the app crashed with."""
-    await app.start()
+    """Run until `stop` is set. Raises what the app crashed with, or why the group can't be joined any more.
+
+    Faust's start takes until the first assignment, for which a group may wait long: it can be ended in the midst of it.
+    """
+    starting = asyncio.create_task(app.start())
+    watching = asyncio.create_task(_watch_group(app))
+    stopping = asyncio.create_task(stop.wait())
     try:
-        await app.wait(stop.wait())
+        await asyncio.wait({starting, watching, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+            await app.wait(asyncio.wait({watching, stopping}, return_when=asyncio.FIRST_COMPLETED))
         if app.crash_reason is not None:
             raise app.crash_reason
+        if watching.done():
+            watching.result()
     finally:
+        watching.cancel()
+        stopping.cancel()
         try:
             # While the group's connection still stands, so that what was acknowledged can be written down there too.
             await app.ownership.close()
         finally:
             # Whatever the store says to that: the consumer's thread would keep the process from ending.
             await app.stop()
+            await asyncio.gather(starting, watching, stopping, return_exceptions=True)
+
+
+async def _watch_group(app: SliceApp) -> None:
+    """Raises when the membership has failed: without a log to fetch for, nothing else would ever ask."""
+    thread = cast(SliceConsumer, app.consumer).thread
+    while True:
+        await asyncio.sleep(_WATCH_GROUP_EVERY_S)
+        await thread.in_thread(thread.check_membership())

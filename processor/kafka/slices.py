@@ -146,6 +146,16 @@ class SliceConsumerThread(driver.AIOKafkaConsumerThread):
                 gone.add(tp)
         return gone
 
+    async def check_membership(self) -> None:
+        """Raises a `KafkaError` where the group's coordination has ended; a fault that it may get over is only said."""
+        coordinator = self._ensure_consumer()._coordinator
+        try:
+            coordinator.check_errors()
+        except KafkaError as error:
+            if coordinator._coordination_task.done():
+                raise
+            logger.warning("the group can't be joined yet, trying again", error=repr(error))
+
     def forget_seeks(self, tps: Iterable[TP]) -> None:
         """Fetch nothing more for these partitions until they are sought again."""
         for tp in tps:

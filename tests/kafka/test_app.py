@@ -1,0 +1,57 @@
+"""The app on a real broker: what it does when its place in the group is lost for good."""
+
+import asyncio
+import threading
+from pathlib import Path
+
+import pytest
+from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.errors import KafkaError
+
+from processor.kafka.topics import create_topics
+from processor.settings import Settings
+from processor.worker import Worker
+from tests.servers import Kafka
+
+
+@pytest.fixture
+async def settings(real_kafka: Kafka, topic_prefix: str, tmp_path: Path) -> Settings:
+    settings = Settings(
+        brokers=[real_kafka.bootstrap], topic_prefix=topic_prefix, group=f"{topic_prefix}group", partitions=2,
+        store=f"sqlite:///{tmp_path}/tidemark.db", http="127.0.0.1:0", session_timeout_ms=6_000,
+    )  # fmt: skip
+    await create_topics(settings)
+    return settings
+
+
+async def test_a_worker_that_has_lost_the_group_for_good_ends(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the first answer after the connection names no broker: aiokafka stops asking, and says nothing."""
+
+    async def fail(coordinator: GroupCoordinator) -> None:
+        raise AssertionError("Did we not perform bootstrap?")
+
+    monkeypatch.setattr(GroupCoordinator, "ensure_coordinator_known", fail)
+    with pytest.raises(KafkaError, match="perform bootstrap"):
+        async with asyncio.timeout(30):
+            await Worker(settings).run()
+
+
+async def test_a_worker_can_be_ended_before_it_has_joined_the_group(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joining = threading.Event()
+
+    async def wait(coordinator: GroupCoordinator, *_: object) -> None:
+        joining.set()
+        await asyncio.sleep(0.1)
+
+    # None: the group is not formed yet, and is asked again.
+    monkeypatch.setattr(GroupCoordinator, "ensure_active_group", wait)
+    worker = Worker(settings)
+    async with asyncio.timeout(30):
+        running = asyncio.create_task(worker.run())
+        await asyncio.to_thread(joining.wait)
+        worker.stop()
+        await running
