@@ -46,6 +46,7 @@ PROGRAMS = {
         "cmd/helm-unittest",
         "github.com/vmware-labs/yaml-jsonpath=github.com/helm-unittest/yaml-jsonpath@v0.4.0",
     ),
+    "compose": Program("github.com/compose-spec/compose-go/v2", "v2.16.2", "cmd"),
     "kubeconform": Program("github.com/yannh/kubeconform", "v0.8.0", "cmd/kubeconform"),
 }
 
