@@ -60,7 +60,7 @@ async def collect(settings: Settings, history: Path, *, from_log: bool = True) -
 
 
 def _by_partition(checkpoints: dict[Log, Checkpoint]) -> dict[int, Checkpoint]:
-    return {log.partition: checkpoint for log, checkpoint in checkpoints.items()}
+    return {log.partition: checkpoint for log, checkpoint in checkpoints.items() if log.tenant == DEFAULT_TENANT}
 
 
 async def _events(store: Store, partition: int) -> list[RecordedEvent]:

@@ -1,4 +1,4 @@
-"""Faults that an operator brings about: an older backup, topics made anew or enlarged, retention that was too short."""
+"""Faults that an operator brings about: older backups, topics, retention, two deployments or versions at once."""
 
 import io
 import shutil
@@ -15,9 +15,12 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from aiokafka.admin.records_to_delete import RecordsToDelete
 
+from processor.client import Client, Event
 from processor.kafka.topics import create_topics
+from processor.messages import Rejected
 from processor.names import TopicNames
-from tests.faults.evidence import ends_of
+from tests.faults.checker import one_verdict
+from tests.faults.evidence import collect, ends_of
 from tests.faults.trial import FEWER, OF_ONE_LOG, PARTITIONS, REPEATS, Trial, execute, until
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(90 + 40 * REPEATS)]
@@ -355,3 +358,40 @@ async def delete_more_than(trial: Trial, decided: dict[int, int]) -> None:
 
 async def ends(trial: Trial) -> dict[int, int]:
     return await ends_of(trial.settings, names(trial).commands)
+
+
+async def test_two_deployments_with_other_limits(trial: Trial) -> None:
+    """Each record keeps the verdict that it was given, whoever repeats it; one that is sent again may get another."""
+    async with trial.load():
+        for _ in trial.times(FEWER):
+            strict = await trial.worker("after_commit=kill@5", ready=False, TIDEMARK_MAX_EVENTS="1")
+            await strict.ends()
+            other = await trial.worker()
+            await trial.answers(20)
+            await other.end(signal.SIGKILL)
+        await trial.worker()
+    # A command that was refused at first and is taken later is appended after its first answer.
+    await trial.holds(without=["one_verdict", "linearisable"], from_log=False)
+    evidence = await collect(trial.settings, trial.history, from_log=False)
+    assert [breach for breach in one_verdict(evidence) if not breach.startswith("command ")] == []
+    assert "too_large" in {reply.reason for reply in evidence.replies if isinstance(reply, Rejected)}
+
+
+async def test_two_deployments_with_other_tenants(postgres_trial: Trial) -> None:
+    """In one group: every log has an owner that serves it, whoever comes and goes."""
+    trial = postgres_trial
+    both = trial.settings.model_copy(update={"tenants": ["default", "acme"]})
+    await create_topics(both)
+    async with trial.load():
+        for _ in trial.times(FEWER):
+            one = await trial.worker()
+            two = await trial.worker("", TIDEMARK_TENANTS="default,acme")
+            await trial.answers(20)
+            async with Client(both, tenant="acme") as client:
+                for n in range(4 * PARTITIONS):
+                    await client.append(f"s-{n}", [Event("Counted", n)], timeout_s=20)
+            await one.end()
+            await trial.answers(20)
+            await two.end()
+        await trial.worker()
+    await trial.holds()

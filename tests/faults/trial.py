@@ -18,7 +18,6 @@ from aiokafka.errors import KafkaError
 
 from processor.failpoints import VARIABLE
 from processor.kafka.topics import create_topics
-from processor.names import DEFAULT_TENANT, TopicNames
 from processor.partition import partition_of
 from processor.settings import Settings
 from processor.stores.migrate import upgrade
@@ -169,7 +168,8 @@ class Trial:
         admin = AIOKafkaAdminClient(bootstrap_servers=self.settings.brokers)
         try:
             await admin.start()
-            await admin.delete_topics(TopicNames.of(self.settings.topic_prefix, DEFAULT_TENANT).all())
+            topics = [topic for topic in await admin.list_topics() if topic.startswith(self.settings.topic_prefix)]
+            await admin.delete_topics(topics)
         finally:
             await admin.close()
 
