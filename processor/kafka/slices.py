@@ -34,6 +34,7 @@ SCHEME = "tidemark"
 
 _T = TypeVar("_T")
 _FETCH_WAIT_S = 1.0
+_COMMIT_TIMEOUT_S = 5.0
 _SOME_LEFT_OUT_WAIT_S = 0.02
 
 
@@ -179,11 +180,12 @@ class SliceConsumerThread(driver.AIOKafkaConsumerThread):
     async def commit_offsets(self, offsets: Mapping[TP, int]) -> bool:
         """Commit for lag tools; nothing rests on it, so a failure is only said. Returns whether it is done."""
         assigned = self.assignment()
+        own = {TopicPartition(*tp): OffsetAndMetadata(offset, "") for tp, offset in offsets.items() if tp in assigned}
         try:
-            await self._ensure_consumer().commit(
-                {TopicPartition(*tp): OffsetAndMetadata(offset, "") for tp, offset in offsets.items() if tp in assigned}
-            )
-        except KafkaError as error:
+            # While the coordinator is away, aiokafka would try for ever.
+            async with asyncio.timeout(_COMMIT_TIMEOUT_S):
+                await self._ensure_consumer().commit(own)
+        except (KafkaError, TimeoutError) as error:
             logger.info("offsets were not committed to the group", error=repr(error))
             return False
         return True

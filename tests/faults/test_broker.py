@@ -65,6 +65,27 @@ async def test_held_for_longer_than_the_session(trial: Trial, proxied_broker: Pr
     await trial.holds()
 
 
+@pytest.mark.parametrize("how", ["closed", "held"])
+async def test_ended_while_it_is_away(trial: Trial, proxy: Proxy, how: str) -> None:
+    """A worker that is told to end does so, with what it could not publish any more left to the next one."""
+    async with trial.load(timeout_s=60.0):
+        for _ in trial.times(FEWER):
+            worker = await trial.worker()
+            await trial.answers(20)
+            if how == "held":
+                proxy.hold()
+            else:
+                await proxy.close()
+            assert await worker.end() == 0
+            if how == "held":
+                proxy.release()
+            else:
+                await proxy.open()
+        await trial.worker()
+        await trial.answers(20)
+    await trial.holds()
+
+
 async def test_slow_held_and_cut_connections(trial: Trial, proxy: Proxy) -> None:
     async with trial.load():
         await trial.worker()
