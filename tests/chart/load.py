@@ -1,7 +1,8 @@
 """A steady load on every partition, and in the end the verdict: runs in a pod beside the workers.
 
 `python -m tests.chart.load run` appends until it gets SIGINT, then checks the history, and prints one JSON document
-with the breaches and, for each phase, the longest pause of any partition. `… mark NAME` begins a phase.
+with the breaches and, for each phase, the longest pause of any partition. `… mark NAME` begins a phase, as soon as all
+partitions answer again.
 """
 
 import asyncio
@@ -31,6 +32,7 @@ MARKS = FOLDER / "marks.jsonl"
 _EVERY_S = 0.1
 _CLIENTS = 2
 _SETTLE_S = 60.0
+_decode = msgspec.json.Decoder(Entry).decode
 
 
 class Steady(Load):
@@ -78,6 +80,20 @@ def mark(name: str) -> None:
         marks.write(json.dumps([name, time.monotonic_ns()]) + "\n")
 
 
+def await_answers(partitions: int) -> None:
+    """Wait until every partition has given an answer from now on. Raises `TimeoutError`."""
+    seen, deadline = HISTORY.stat().st_size, time.monotonic() + _SETTLE_S
+    while time.monotonic() < deadline:
+        with HISTORY.open("rb") as history:
+            history.seek(seen)
+            # The last line may still be being written.
+            entries = [_decode(line) for line in history.read().split(b"\n")[:-1]]
+        if len(_answered(entries)) == partitions:
+            return
+        time.sleep(_EVERY_S)
+    raise TimeoutError
+
+
 def pauses(partitions: int) -> dict[str, float]:
     """For each phase the longest time, in seconds, in which some partition gave no answer, and began or ended in it."""
     marks = [json.loads(line) for line in MARKS.read_text().splitlines()]
@@ -91,18 +107,24 @@ def pauses(partitions: int) -> dict[str, float]:
 
 def _gaps(partitions: int) -> Sequence[tuple[int, int]]:
     """From each answer of a partition to its next one, by the clock of the history."""
-    answered: dict[int, list[int]] = defaultdict(list)
-    decode = msgspec.json.Decoder(Entry).decode
-    for line in HISTORY.read_bytes().splitlines():
-        entry = decode(line)
-        if not isinstance(entry.outcome, msgspec.UnsetType):
-            answered[entry.outcome.partition].append(entry.at_ns)
+    answered = _answered([_decode(line) for line in HISTORY.read_bytes().splitlines()])
     assert len(answered) == partitions, "some partition never gave an answer"
     return [gap for times in answered.values() for gap in pairwise(times)]
 
 
+def _answered(entries: Sequence[Entry]) -> dict[int, list[int]]:
+    """By partition, when it gave answers."""
+    answered: dict[int, list[int]] = defaultdict(list)
+    for entry in entries:
+        if not isinstance(entry.outcome, msgspec.UnsetType):
+            answered[entry.outcome.partition].append(entry.at_ns)
+    return answered
+
+
 def main() -> None:
     if sys.argv[1] == "mark":
+        if MARKS.exists():
+            await_answers(load_settings().partitions)
         mark(sys.argv[2])
     else:
         print(json.dumps(asyncio.run(run(load_settings()))), flush=True)
