@@ -2,6 +2,8 @@
 
 import asyncio
 import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,9 @@ from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.errors import KafkaError
 
 from processor.kafka.topics import create_topics
+from processor.messages import Log
 from processor.settings import Settings
+from processor.stores.migrate import upgrade
 from processor.worker import Worker
 from tests.servers import Kafka
 
@@ -55,3 +59,35 @@ async def test_a_worker_can_be_ended_before_it_has_joined_the_group(
         await asyncio.to_thread(joining.wait)
         worker.stop()
         await running
+
+
+async def test_a_static_member_that_comes_back_in_time_moves_no_partition(
+    settings: Settings, postgres_url: str
+) -> None:
+    await asyncio.to_thread(upgrade, postgres_url, partitions=settings.partitions)
+    given = settings.model_dump() | {"store": postgres_url, "session_timeout_ms": 30_000}
+
+    @asynccontextmanager
+    async def member(name: str) -> AsyncIterator[Worker]:
+        worker = Worker(Settings(**given | {"group_instance_id": name}))
+        running = asyncio.create_task(worker.run())
+        try:
+            yield worker
+        finally:
+            worker.stop()
+            await running
+
+    def owned(worker: Worker) -> set[Log]:
+        return {log for log, status in worker.statuses.items() if status.state == "running"}
+
+    async with asyncio.timeout(90), member("a") as stays:
+        async with member("b") as leaves:
+            while not (len(owned(stays)) == len(owned(leaves)) == 1):
+                await asyncio.sleep(0.1)
+            before = owned(stays), owned(leaves)
+            (status,) = stays.statuses.values()
+        async with member("b") as back:
+            while not owned(back):
+                await asyncio.sleep(0.1)
+            assert (owned(stays), owned(back)) == before
+            assert next(iter(stays.statuses.values())) is status, "who stayed has not claimed anew"
