@@ -74,7 +74,7 @@ class Pipeline:
         return sorted(found, key=lambda record: (record.partition, record.offset))
 
     async def outcomes(self, count: int) -> dict[tuple[int, int], Outcome]:
-        """Wait until `count` commands are answered; their outcomes by partition and offset, in order. All replies agree."""
+        """Wait until `count` commands are answered; their outcomes by partition and offset. All replies must agree."""
         answers: dict[tuple[int, int], Outcome] = {}
         topics = (self.names.results, self.names.conflicts)
         async with asyncio.timeout(_READY_S), _reading(self.settings.brokers, topics) as consumer:

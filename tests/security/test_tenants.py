@@ -48,9 +48,7 @@ async def test_tenants_share_nothing(tenants: tuple[Pipeline, Pipeline]) -> None
         await default.send(first, refused, headers=[("reply_to", acme.names.results.encode())])
         await acme.send(same_ids, same_command)
         answers = {name: await tenant.outcomes(2) for name, tenant in (("default", default), ("acme", acme))}
-        feeds = {
-            name: await tenant.records(tenant.names.events) for name, tenant in (("default", default), ("acme", acme))
-        }
+    feeds = {name: await tenant.records(tenant.names.events) for name, tenant in (("default", default), ("acme", acme))}
 
     # With the same ids, other content is no reuse; a refusal of one tenant is not remembered for the other.
     assert [type(outcome).__name__ for outcome in answers["default"].values()] == ["Accepted", "Conflict"]
