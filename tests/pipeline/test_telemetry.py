@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
+import structlog
 from aiohttp import web
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -206,6 +207,8 @@ async def test_what_is_logged_of_a_traced_command_carries_its_trace(
     pipeline = await made(real_kafka, topic_prefix, sqlite_url, reply_topics=["*"], log_format="json")
     try:
         configure_logs(pipeline.settings)
+        # Loggers that are kept would go on as they are configured here, in the tests that follow.
+        structlog.configure(cache_logger_on_first_use=False)
         async with pipeline.worker():
             headers = [("traceparent", TRACEPARENT), ("reply_to", b"no-such-topic")]
             await pipeline.send(command("order-1", "Placed"), headers=headers)
@@ -215,6 +218,7 @@ async def test_what_is_logged_of_a_traced_command_carries_its_trace(
                     await asyncio.sleep(0.05)
                     logged += capsys.readouterr().err
     finally:
+        structlog.reset_defaults()
         root.handlers[:], root.level = before
     (line,) = [json.loads(line) for line in logged.splitlines() if "reply topic" in line]
     assert line["trace_id"] == TRACE_ID
