@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from processor.errors import StoreDamaged
 from processor.messages import Head, Plan
 from processor.store import Store
-from tests.stores.logs import LOG, OTHER, claim, commit, event_id, new_events, plan, ship, stream_of, whole_log
+from tests.stores.logs import LOG, OTHER, claim, commit, new_events, plan, ship, stream_of, whole_log
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -27,10 +27,6 @@ def same_position(plan: Plan) -> Plan:
 
 def same_version(plan: Plan) -> Plan:
     return replace(plan, events=[replace(plan.events[0], version=1), *plan.events[1:]])
-
-
-def same_event_id(plan: Plan) -> Plan:
-    return replace(plan, events=[replace(plan.events[0], event_id=event_id(1)), *plan.events[1:]])
 
 
 def new_number_for_an_old_stream(plan: Plan) -> Plan:
@@ -52,7 +48,6 @@ def same_refusal(plan: Plan) -> Plan:
     [
         same_position,
         same_version,
-        same_event_id,
         new_number_for_an_old_stream,
         old_number_for_a_new_stream,
         same_refusal,
