@@ -197,6 +197,9 @@ class Ownership:
             return
 
     def _claim_again(self, log: Log) -> None:
+        if log not in self.statuses:
+            # It is being revoked. Claimed now, it would be taken for one that is served when it is assigned anew.
+            return
         logger.warning("another owner has claimed the log, claiming it again if it stays assigned", log=str(log))
         self._start_claim([log], after_s=_RETRY_S)
 

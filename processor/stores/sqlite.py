@@ -10,7 +10,7 @@ import asyncio
 import fcntl
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from functools import cache
 from itertools import chain, repeat
@@ -253,7 +253,7 @@ class SqliteStore:
             tenants = await self._look(lambda connection: self._tenants_of(connection, logs))
         work = self._to_end(self._begun, lambda connection: self._commit(connection, tenants, plans))
         try:
-            return await asyncio.shield(work)
+            return await _shielded(work)
         except _EventIdTaken:
             return dict.fromkeys(logs, Committed.TAKEN)
 
@@ -336,11 +336,11 @@ class SqliteStore:
 
         A connection given up in the middle of a write would have a second one writing beside it.
         """
-        return await asyncio.shield(self._to_end(self._open_writer.begin, work))
+        return await _shielded(self._to_end(self._open_writer.begin, work))
 
     async def _look(self, work: Callable[[AsyncConnection], Awaitable[_Result]]) -> _Result:
         """Read by the writer's connection: nobody writes meanwhile, so that it needs no transaction."""
-        return await asyncio.shield(self._to_end(self._open_writer.connect, work))
+        return await _shielded(self._to_end(self._open_writer.connect, work))
 
     @property
     def _open_writer(self) -> AsyncEngine:
@@ -364,6 +364,13 @@ class SqliteStore:
         with faults(self._path):
             async with self._readers.connect() as connection:
                 return await work(connection)
+
+
+async def _shielded(work: Coroutine[Any, Any, _Result]) -> _Result:
+    """Run to the end even where the caller is cancelled; what it then raises is nobody's any more, and not reported."""
+    task = asyncio.ensure_future(work)
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return await asyncio.shield(task)
 
 
 # --- rows that only SQLite needs

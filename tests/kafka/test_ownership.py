@@ -28,6 +28,20 @@ class Source:
         return True
 
 
+def publisher(log: Log, feed_position: int, reply_from: int) -> LogPublisher:
+    outbound = Outbound({}, compression=None, max_record_bytes=1_000_000)
+    return LogPublisher(
+        log, outbound, TopicNames.of("t.", "default"), is_allowed=lambda _: False, feed_position=feed_position,
+        reply_from=reply_from, backlog=10, on_room=lambda: None,
+    )  # fmt: skip
+
+
+async def is_claimed(ownership: Ownership) -> None:
+    async with asyncio.timeout(5):
+        while ownership.statuses[LOG].state == "claiming":
+            await asyncio.sleep(0.01)
+
+
 async def test_a_log_that_another_owner_went_on_with_during_the_claim_is_claimed_again_not_stopped() -> None:
     store = DurableStore()
     finds = 0
@@ -40,20 +54,39 @@ async def test_a_log_that_another_owner_went_on_with_during_the_claim_is_claimed
             await commit(store, LOG, (await store.claim([LOG]))[LOG], ship(LOG, 1))
         return {LOG: Found(begin=0, end=1, acknowledged=None, feed_position=1)}
 
-    def publisher(log: Log, feed_position: int, reply_from: int) -> LogPublisher:
-        outbound = Outbound({}, compression=None, max_record_bytes=1_000_000)
-        return LogPublisher(
-            log, outbound, TopicNames.of("t.", "default"), is_allowed=lambda _: False, feed_position=feed_position,
-            reply_from=reply_from, backlog=10, on_room=lambda: None,
-        )  # fmt: skip
-
     ownership = Ownership(
         store, Source(), find, publisher, partitions=4, retention_ms=1_000, rebuild=False, on_crash=lambda _: None
     )
     ownership.cycles = Cycles(store, Rules(4), Limits(), batch_size=10, on_lost=ownership.lost)
     ownership.assigned([LOG])
-    async with asyncio.timeout(5):
-        while ownership.statuses[LOG].state == "claiming":
-            await asyncio.sleep(0.01)
+    await is_claimed(ownership)
     assert (ownership.statuses[LOG].state, finds) == ("running", 2), ownership.statuses[LOG].reason
+    await ownership.close()
+
+
+async def test_a_log_that_is_fenced_while_it_is_revoked_is_not_claimed_again() -> None:
+    class Fenced(Cycles):
+        """The last cycle of the logs that are taken out comes back fenced."""
+
+        async def remove(self, logs: Sequence[Log], timeout_s: float) -> None:
+            leaving = [self.logs[log] for log in logs]
+            await super().remove(logs, timeout_s)
+            for owned in leaving:
+                ownership.lost(owned, None)
+
+    async def find(logs: Sequence[Log], group_offsets: Mapping[Log, int | None]) -> dict[Log, Found]:
+        return {LOG: Found(begin=0, end=0, acknowledged=None, feed_position=0)}
+
+    store = DurableStore()
+    ownership = Ownership(
+        store, Source(), find, publisher, partitions=4, retention_ms=1_000, rebuild=False, on_crash=lambda _: None
+    )
+    ownership.cycles = Fenced(store, Rules(4), Limits(), batch_size=10, on_lost=ownership.lost)
+    ownership.assigned([LOG])
+    await is_claimed(ownership)
+    await ownership.revoked([LOG])
+    assert ownership.statuses == {}
+    ownership.assigned([LOG])
+    await is_claimed(ownership)
+    assert (await store.checkpoints())[LOG].epoch == 2
     await ownership.close()
