@@ -122,7 +122,7 @@ async def test_a_memory_limit_is_hit(trial: Trial) -> None:
         for repeat in trial.times(FEWER):
             worker = await trial.worker(**SAME_WORKER)
             await trial.answers(5)
-            limit_memory(worker, more_bytes=(1 + 4 * (repeat % 5)) * 2**20)
+            limit_memory(worker, more_bytes=(repeat % 5) * 2**18)
             backlog.write_text(
                 "".join(
                     f'{{"stream":"large-{n % 9}","events":[{{"type":"Large","data":"{data}"}}]}}\n'
