@@ -213,10 +213,12 @@ class _Work(Struct):
 
     def with_heads(self, found: Mapping[str, Head]) -> None:
         """Bring the heads up to what the plans before will leave."""
-        self.owned.loaded(found)
         self.heads.update(found)
         for plan in self.upon:
             self.heads.update(plan.heads)
+        # What the store said may be from before those plans: kept as it was, it would be taken for the head later on.
+        if not self.is_void:
+            self.owned.loaded({name: self.heads[name] for name in found})
 
     def ask(self, *, careful: bool) -> Wanted:
         """What there is to look up, now that the heads are known."""

@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from processor.cycle import CycleMeter, Cycles, Meter, OwnedLog
+from processor.cycle import CycleMeter, Cycles, Meter, OwnedLog, _Work
 from processor.errors import Misfit, StoreDamaged, StoreUnreachable
-from processor.messages import Accepted, Checkpoint, Limits, Log, Plan, Publication, Rules, Slice, View, Wanted
+from processor.messages import Accepted, Checkpoint, Head, Limits, Log, Plan, Publication, Rules, Slice, View, Wanted
 from processor.partition import partition_of
 from processor.store import Committed
 from processor.stores.memory import MemoryStore
@@ -376,3 +376,14 @@ class ForgetfulStore(MemoryStore):
         for view in views.values():
             view.known.clear()
         return views
+
+
+async def test_a_head_that_was_read_before_the_plan_upon_it_was_committed_is_not_kept(bench: Bench) -> None:
+    owned = await bench.own()
+    before = owned.checkpoint
+    upon = Plan(LOG, before, before, {STREAM: Head(1, 5)}, [], [], [])
+    _Work(owned, 0, [upon], {}, [STREAM], piece(0), [], []).with_heads({STREAM: Head(1, 4)})
+    assert owned.heads_of([STREAM]) == ({STREAM: Head(1, 5)}, [])
+    owned.start_over()
+    _Work(owned, 0, [upon], {}, [STREAM], piece(0), [], []).with_heads({STREAM: Head(1, 4)})
+    assert owned.heads_of([STREAM]) == ({}, [STREAM])
