@@ -89,6 +89,7 @@ async def _missing(client: AIOKafkaClient, needed: dict[str, list[str]]) -> list
     try:
         response: Any = await ask(client, _RightsRequest(list(needed)))
     except (IncompatibleBrokerVersion, NotImplementedError):
+        # aiokafka raises either for a broker that does not tell rights: what is missing shows when it is asked for.
         return []
     rights = {topic[1]: topic[4] for topic in response.topics if for_code(topic[0]) is NoError}
     return [
