@@ -43,7 +43,7 @@ class Site(NamedTuple):
             "TIDEMARK_LOG_FORMAT": "json",
             **{f"TIDEMARK_{name.upper()}": value for name, value in more.items()},
         }
-        others = {name: value for name, value in os.environ.items() if not name.startswith("TIDEMARK_")}
+        others = {name: value for name, value in os.environ.items() if not name.startswith(("TIDEMARK_", "OTEL_"))}
         return others | ours
 
 

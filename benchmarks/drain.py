@@ -21,7 +21,7 @@ from msgspec import Struct
 from benchmarks.bed import Bed, Site, StoreKind
 from benchmarks.invariants import check_run
 from benchmarks.load import PARTITIONS, CommandRecord, preload
-from benchmarks.process import WORKER, Measured, bare_path, running
+from benchmarks.process import WORKER, Measured, Program, bare_path, running
 from benchmarks.ready import plans
 from tests.servers import free_port
 
@@ -61,7 +61,8 @@ async def drain(bed: Bed, kind: StoreKind, records: Sequence[CommandRecord], *, 
     async with bed.site(kind) as site:
         await preload(bed.bootstrap, site.names.commands, records)
         try:
-            drained = await drained_from_start(site, len(records), bare=bare)
+            program = bare_path(len(records)) if bare else WORKER
+            drained = await drained_from_start(site, len(records), program)
         except (TimeoutError, RuntimeError) as error:
             return Drained(failure=str(error) or f"not drained in {_LONGEST_S:.0f} s")
         return counted(drained, await check_run(site, records, bare=bare))
@@ -73,14 +74,20 @@ def counted(drained: Drained, failure: str | None) -> Drained:
 
 
 async def drained_from_start(
-    site: Site, count: int, *, bare: bool = False, longest_s: float = _LONGEST_S, more: Mapping[str, str] | None = None
+    site: Site,
+    count: int,
+    program: Program = WORKER,
+    environment: Mapping[str, str] | None = None,
+    longest_s: float = _LONGEST_S,
 ) -> Drained:
-    """Drain the `count` commands that wait, each of which comes to an event, with one process."""
+    """Drain the `count` commands that wait, each of which comes to an event, with one process.
+
+    `environment`: the site's own where left out.
+    """
     async with AsyncExitStack() as stack:
         ends = await stack.enter_async_context(Ends(site))
         there = await ends.now()
-        program = bare_path(count) if bare else WORKER
-        process = await stack.enter_async_context(running(program, site.environment(**(more or {}))))
+        process = await stack.enter_async_context(running(program, environment or site.environment()))
         begin = await process.ready()
         cpu_s = process.cpu_s()
         await ends.reach(Amount(there.replies + count, there.events + count), [process], longest_s)

@@ -16,6 +16,10 @@ from benchmarks.latency import RATE, WARM_UP_S, Latency, latency
 from benchmarks.load import Commands, Mix, commands, following
 from benchmarks.openloop import HOT_AT, SHARES, Offered, offer
 from benchmarks.targets import Row, middle, ratio
+from benchmarks.telemetry import metered_drain, traced
+
+_TELEMETRY_TIMES = 3
+"""As many drains' commands, so that there are some seconds to be scraped in."""
 
 NAMES = {"sqlite": "SQLite", "postgres": "PostgreSQL", "memory": "memory store"}
 
@@ -107,6 +111,28 @@ def _mix_rows(runs: Runs) -> list[Row]:
         Row("ten-events", ratio(events, plain), f"{_shown(events)} events/s, {_shown(plain)} commands/s"),
         _rate_row("duplicates", runs, "duplicates", "plain"),
         _rate_row("conflicts", runs, "5% conflicts", "plain"),
+    ]
+
+
+@asynccontextmanager
+async def telemetry(bed: Bed, options: Options) -> AsyncIterator[Experiment]:
+    """A worker with metrics and traces against one that keeps nothing of what it does."""
+    records = traced(commands(_TELEMETRY_TIMES * options.commands))
+    yield Experiment(
+        {side: partial(metered_drain, bed, records, metered=side == "on") for side in ("off", "on")},
+        _telemetry_rows,
+    )
+
+
+def _telemetry_rows(runs: Runs) -> list[Row]:
+    on_us = middle((run.cpu_us for run in runs["on"]), more=False)
+    off_us = middle((run.cpu_us for run in counting(runs["off"])), more=False)
+    share = ratio(off_us, on_us)
+    return [
+        _rate_row("telemetry", runs, "on", "off"),
+        Row(
+            "telemetry-cpu", None if share is None else 100 * share, f"{_shown(on_us)} µs, without {_shown(off_us)} µs"
+        ),
     ]
 
 
@@ -247,6 +273,7 @@ EXPERIMENTS: dict[str, Make] = {
     "drain-sqlite": partial(drains, kind="sqlite"),
     "drain-memory": partial(drains, kind="memory"),
     "mixes": mixes,
+    "telemetry": telemetry,
     "alone-postgres": partial(stores_alone, kind="postgres"),
     "alone-sqlite": partial(stores_alone, kind="sqlite"),
     "latency": trickles,

@@ -87,7 +87,8 @@ class LargeStore:
     async def _drained(self, records: list[CommandRecord]) -> Drained:
         await self._lay(records)
         try:
-            drained = await drained_from_start(self._site, len(records), longest_s=_LONGEST_S, more=_NAMED)
+            environment = self._site.environment(**_NAMED)
+            drained = await drained_from_start(self._site, len(records), environment=environment, longest_s=_LONGEST_S)
         except (TimeoutError, RuntimeError) as error:
             return Drained(failure=str(error) or f"not drained in {_LONGEST_S:.0f} s")
         return counted(drained, await self._check())

@@ -151,7 +151,9 @@ async def _write(producer: AIOKafkaProducer, topic: str, partition: int, records
     while done < len(records):
         batch = producer.create_batch()
         for record in itertools.islice(records, done, None):
-            appended = batch.append(key=record.key, value=record.value, timestamp=record.timestamp, headers=[])
+            appended = batch.append(
+                key=record.key, value=record.value, timestamp=record.timestamp, headers=[*record.headers]
+            )
             if appended is None:
                 break
             done += 1

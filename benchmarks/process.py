@@ -21,6 +21,7 @@ class Program(NamedTuple):
 
 
 WORKER = Program((sys.executable, "-m", "processor.cli", "worker"), "owning logs")
+UNMETERED = Program((sys.executable, "-m", "benchmarks.unmetered", "worker"), "owning logs")
 BARE_ECHO = Program((sys.executable, "-m", "benchmarks.bare", "echo"), READY)
 
 

@@ -33,6 +33,8 @@ TARGETS = {
     "ten-events": Target("10 events a command: events/s against single-event commands/s", "x", 2, 3, more=True),
     "duplicates": _share("all duplicates, share of the plain rate", 70, 90),
     "conflicts": _share("5% conflicts, share of the plain rate", 70, 90),
+    "telemetry": _share("drain with metrics, and traces of 1%, PostgreSQL, share of the rate without", 95, 97),
+    "telemetry-cpu": _share("the same: CPU per command without, share of that with telemetry", 95, 97),
     "p50-postgres": Target("send to reply at 200/s, PostgreSQL, against the bare echo: p50", "x", 2.5, 1.5),
     "p99-postgres": Target("send to reply at 200/s, PostgreSQL, against the bare echo: p99", "x", 3, 2),
     "p50-sqlite": Target("send to reply at 200/s, SQLite, against the bare echo: p50", "x", 2.5, 1.5),

@@ -67,7 +67,7 @@ class WorkerMeter(Meter):
         if self._traces is not None:
             self._traces.received(piece)
 
-    def cycle(self, slices: Sequence[Slice], known: int, unknown: int) -> "CycleTimes":
+    def cycle(self, slices: Sequence[Slice], known: int, unknown: int) -> CycleMeter:
         """Begin a cycle."""
         self.cycle_sizes.add(sum(len(piece.records) for piece in slices))
         self.heads["hit"] += known

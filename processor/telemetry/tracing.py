@@ -24,6 +24,7 @@ from processor.names import TopicNames
 _W3C = TraceContextTextMapPropagator()
 _ROOT = Context()
 _SAMPLED = 1
+_ODD = frozenset(b"13579bdfBDF")
 _MOST_PER_LOG = 1_000
 
 
@@ -60,7 +61,7 @@ class CommandTraces:
 
     def received(self, piece: Slice) -> None:
         """Begin the spans of the commands that are to be traced."""
-        chosen = [record for record in piece.records if record.headers and _is_sampled(record)]
+        chosen = [record for record in _perhaps_sampled(piece.records) if _is_sampled(record)]
         if self._one_in:
             chosen += self._by_lot(piece)
         if not chosen:
@@ -190,6 +191,17 @@ def _start(
 
 def _names_parent(record: Record) -> bool:
     return any(name == "traceparent" for name, _ in record.headers)
+
+
+def _perhaps_sampled(records: Sequence[Record]) -> list[Record]:
+    """Those whose trace flags, if that is what they are, end in an odd digit: most commands are looked at no further."""
+    return [
+        record
+        for record in records
+        if record.headers
+        for name, value in record.headers
+        if name == "traceparent" and value and value[-1] in _ODD
+    ]
 
 
 def _is_sampled(record: Record) -> bool:
