@@ -22,7 +22,7 @@ from benchmarks.drain import Drained, counted
 from benchmarks.invariants import check_store
 from benchmarks.load import CommandRecord, by_partition, commands
 from benchmarks.ready import ready
-from processor.cli.serving import tune_interpreter
+from processor.cli.tuning import tune_interpreter
 from processor.cycle import Cycles, OwnedLog
 from processor.errors import Misfit, TidemarkError
 from processor.messages import Log, Publication, Slice

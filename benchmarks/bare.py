@@ -22,7 +22,7 @@ from asyncpg.pgproto.pgproto import UUID
 
 from benchmarks.load import PARTITIONS, commands
 from benchmarks.ready import Outgoing, Ready, ready
-from processor.cli.serving import tune_interpreter
+from processor.cli.tuning import tune_interpreter
 from processor.kafka.connection import client_options
 from processor.names import DEFAULT_TENANT, TopicNames
 from processor.settings import Settings, load_settings

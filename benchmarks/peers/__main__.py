@@ -17,7 +17,7 @@ from rich.table import Table
 from benchmarks.bed import Bed, Site, StoreKind, bed, say
 from benchmarks.peers.ours import through_kafka, through_store
 from benchmarks.report import RESULT
-from processor.cli.serving import tune_interpreter
+from processor.cli.tuning import tune_interpreter
 
 _PEERS = RESULT.parent / "peers"
 _EVENTSOURCING = ("eventsourcing==9.5.6", "psycopg[binary,pool]==3.3.9")

@@ -194,7 +194,7 @@ def _names_parent(record: Record) -> bool:
 
 
 def _perhaps_sampled(records: Sequence[Record]) -> list[Record]:
-    """Those whose trace flags, if that is what they are, end in an odd digit: most commands are looked at no further."""
+    """Those whose trace flags, if that is what they are, end in an odd digit; most commands need no further look."""
     return [
         record
         for record in records
