@@ -9,7 +9,7 @@ from processor.chain import fingerprint
 from processor.errors import Misfit
 from processor.messages import Checkpoint, Log, Record
 
-NEW_LOG = "decide the new one on top of what is stored: `tidemark recover new-log`."
+_NEW_LOG = "decide the new one on top of what is stored: `tidemark recover new-log`."
 SKIP_DELETED = "Restore the topic or a newer backup of the store, or give them up: `tidemark recover skip-deleted`."
 _REBUILD = (
     "Restore a newer backup, or start the worker with --rebuild, which decides the missing commands again from the log "
@@ -39,7 +39,7 @@ def check_fit(log: Log, checkpoint: Checkpoint, found: Found, *, rebuilding: boo
     if decided > found.end:
         raise Misfit(
             f"{log}: the store has decided commands up to offset {decided - 1}, but the log ends at {found.end - 1}: "
-            f"the commands topic was made anew or has lost records. Restore the topic, or {NEW_LOG}"
+            f"the commands topic was made anew or has lost records. Restore the topic, or {_NEW_LOG}"
         )
     if decided < found.begin:
         raise Misfit(
@@ -65,5 +65,5 @@ def check_first_record(log: Log, checkpoint: Checkpoint, record: Record) -> None
     if record.offset == checkpoint.last_offset and fingerprint(record) != checkpoint.last_digest:
         raise Misfit(
             f"{log}: the command at offset {record.offset} is not the one that the store has decided: the commands "
-            f"topic was made anew. Restore the topic, or {NEW_LOG}"
+            f"topic was made anew. Restore the topic, or {_NEW_LOG}"
         )

@@ -12,7 +12,6 @@ from faust.types import TP
 
 from processor.cycle import Cycles
 from processor.errors import Misfit
-from processor.fit import NEW_LOG, SKIP_DELETED
 from processor.kafka.connection import client_options
 from processor.kafka.ownership import Ownership
 from processor.kafka.slices import SCHEME, Fetched, SliceConsumer, SliceSchema
@@ -60,14 +59,7 @@ class SliceApp(faust.App):
 
     def on_out_of_range(self, log: Log, offset: int) -> None:
         """The broker has nothing at the offset that is next."""
-        self.ownership.misfit(
-            log,
-            Misfit(
-                f"{log}: there is no offset {offset} on the broker any more. If the log begins behind it, commands "
-                f"were deleted before they were decided. {SKIP_DELETED} If the log ends before it, the commands topic "
-                f"was made anew or has lost records. Restore the topic, or {NEW_LOG}"
-            ),
-        )
+        self.ownership.out_of_range(log, offset)
 
 
 class GroupSource:

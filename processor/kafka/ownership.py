@@ -1,8 +1,9 @@
 """Who owns which log: from Kafka's assignment, through the claim in the store, to the seek.
 
 A log passes through: assigned → claimed (the store's epoch is ours) → checked (log and store fit) → sought → running.
-It leaves by revocation, by being fenced (another owner has claimed it: claimed again after a pause, if it is still
-assigned here), or because it does not fit the store (it stands still until an operator has chosen; the others go on).
+It leaves by revocation, by being fenced or because the broker does not have what is next (claimed again after a pause,
+if it is still assigned here), or because it does not fit the store (it stands still until an operator has chosen; the
+others go on).
 """
 
 import asyncio
@@ -161,7 +162,19 @@ class Ownership:
             self.misfit(owned.log, why)
             return
         self._drop(owned.log)
-        self._claim_again(owned.log)
+        self._claim_again(owned.log, "another owner has claimed the log")
+
+    def out_of_range(self, log: Log, offset: int) -> None:
+        """The broker does not have the offset that was to be read next.
+
+        What was deleted may be decided and answered. Where it is not, or the log has become shorter, the claim says so.
+        """
+        if log not in self._running:
+            # A claim is under way, which looks for itself.
+            return
+        self.cycles.logs.pop(log, None)
+        self._drop(log)
+        self._claim_again(log, f"the broker does not have offset {offset}")
 
     def misfit(self, log: Log, why: Misfit) -> None:
         """A log does not fit the store, as far as this worker knows.
@@ -193,14 +206,14 @@ class Ownership:
             if now is None or now.epoch == epoch:
                 self.stop(log, why)
             else:
-                self._claim_again(log)
+                self._claim_again(log, "another owner has claimed the log")
             return
 
-    def _claim_again(self, log: Log) -> None:
+    def _claim_again(self, log: Log, why: str) -> None:
         if log not in self.statuses:
             # It is being revoked. Claimed now, it would be taken for one that is served when it is assigned anew.
             return
-        logger.warning("another owner has claimed the log, claiming it again if it stays assigned", log=str(log))
+        logger.warning("claiming the log again, if it stays assigned", log=str(log), reason=why)
         self._start_claim([log], after_s=_RETRY_S)
 
     def stop(self, log: Log, why: Misfit) -> None:

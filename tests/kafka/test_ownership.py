@@ -1,7 +1,9 @@
 """Claims, on the memory store: what happens to a log between its claim and its beginning."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+import pytest
 
 from processor.cycle import Cycles
 from processor.fit import Found
@@ -11,6 +13,8 @@ from processor.messages import Limits, Log, Rules
 from processor.names import TopicNames
 from processor.stores.memory import MemoryStore
 from tests.stores.logs import LOG, commit, ship
+
+Find = Callable[[Sequence[Log], Mapping[Log, int | None]], Awaitable[dict[Log, Found]]]
 
 
 class DurableStore(MemoryStore):
@@ -36,6 +40,14 @@ def publisher(log: Log, feed_position: int, reply_from: int) -> LogPublisher:
     )  # fmt: skip
 
 
+def ownership_of(store: MemoryStore, find: Find) -> Ownership:
+    ownership = Ownership(
+        store, Source(), find, publisher, partitions=4, retention_ms=1_000, rebuild=False, on_crash=lambda _: None
+    )
+    ownership.cycles = Cycles(store, Rules(4), Limits(), batch_size=10, on_lost=ownership.lost)
+    return ownership
+
+
 async def is_claimed(ownership: Ownership) -> None:
     async with asyncio.timeout(5):
         while ownership.statuses[LOG].state == "claiming":
@@ -54,10 +66,7 @@ async def test_a_log_that_another_owner_went_on_with_during_the_claim_is_claimed
             await commit(store, LOG, (await store.claim([LOG]))[LOG], ship(LOG, 1))
         return {LOG: Found(begin=0, end=1, acknowledged=None, feed_position=1)}
 
-    ownership = Ownership(
-        store, Source(), find, publisher, partitions=4, retention_ms=1_000, rebuild=False, on_crash=lambda _: None
-    )
-    ownership.cycles = Cycles(store, Rules(4), Limits(), batch_size=10, on_lost=ownership.lost)
+    ownership = ownership_of(store, find)
     ownership.assigned([LOG])
     await is_claimed(ownership)
     assert (ownership.statuses[LOG].state, finds) == ("running", 2), ownership.statuses[LOG].reason
@@ -78,9 +87,7 @@ async def test_a_log_that_is_fenced_while_it_is_revoked_is_not_claimed_again() -
         return {LOG: Found(begin=0, end=0, acknowledged=None, feed_position=0)}
 
     store = DurableStore()
-    ownership = Ownership(
-        store, Source(), find, publisher, partitions=4, retention_ms=1_000, rebuild=False, on_crash=lambda _: None
-    )
+    ownership = ownership_of(store, find)
     ownership.cycles = Fenced(store, Rules(4), Limits(), batch_size=10, on_lost=ownership.lost)
     ownership.assigned([LOG])
     await is_claimed(ownership)
@@ -89,4 +96,29 @@ async def test_a_log_that_is_fenced_while_it_is_revoked_is_not_claimed_again() -
     ownership.assigned([LOG])
     await is_claimed(ownership)
     assert (await store.checkpoints())[LOG].epoch == 2
+    await ownership.close()
+
+
+@pytest.mark.parametrize(("begin", "state"), [(1, "running"), (2, "stopped")])
+async def test_a_log_whose_records_are_deleted_before_they_are_read_stops_only_for_those_that_are_not_decided(
+    begin: int, state: str
+) -> None:
+    deleted = 0
+
+    async def find(logs: Sequence[Log], group_offsets: Mapping[Log, int | None]) -> dict[Log, Found]:
+        return {LOG: Found(begin=deleted, end=3, acknowledged=None, feed_position=0)}
+
+    store = DurableStore()
+    await commit(store, LOG, (await store.claim([LOG]))[LOG], ship(LOG, 1))
+    ownership = ownership_of(store, find)
+    ownership.assigned([LOG])
+    await is_claimed(ownership)
+    deleted = begin
+    ownership.out_of_range(LOG, 0)
+    assert ownership.statuses[LOG].state == "claiming"
+    # The report may come more than once.
+    ownership.out_of_range(LOG, 0)
+    await is_claimed(ownership)
+    assert ownership.statuses[LOG].state == state
+    assert ("deleted before they were decided" in ownership.statuses[LOG].reason) is (state == "stopped")
     await ownership.close()

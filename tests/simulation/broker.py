@@ -105,12 +105,18 @@ class BrokerClient:
         except KafkaError:
             return
 
-    async def read(self, wanted: Mapping[Log, tuple[int, int]]) -> dict[Log, tuple[int, list[SomeRecord]]]:
-        """Fetch from begin to end at the most: where the next fetch begins, and the records, of logs that have some."""
+    async def read(self, wanted: Mapping[Log, tuple[int, int]]) -> dict[Log, tuple[int, list[SomeRecord]] | None]:
+        """Fetch from begin to end at the most: where the next fetch begins, and the records, of logs that have some.
 
-        def effect() -> dict[Log, tuple[int, list[SomeRecord]]]:
-            fetched = {}
+        None for a log that begins behind what is asked for.
+        """
+
+        def effect() -> dict[Log, tuple[int, list[SomeRecord]] | None]:
+            fetched: dict[Log, tuple[int, list[SomeRecord]] | None] = {}
             for log, (begin, most) in wanted.items():
+                if begin < self.broker.begin(NAMES.commands, log.partition):
+                    fetched[log] = None
+                    continue
                 end = min(most, self.broker.end(NAMES.commands, log.partition))
                 if end > begin:
                     fetched[log] = end, self.broker.read(NAMES.commands, log.partition, begin, end)

@@ -43,7 +43,7 @@ class SimulatedWorker:
     def __init__(self, name: str, machine: Machine) -> None:
         self._machine = machine
         self._member = Member(name)
-        self._source = _Source(machine, self._member)
+        self._source = _Source(machine, self._member, self._on_out_of_range)
         self._fetched: asyncio.Queue[Slice] = asyncio.Queue()
         self.ownership = _Ownership(
             machine.store,
@@ -120,6 +120,9 @@ class SimulatedWorker:
             if not fetched:
                 await asyncio.sleep(_POLL_S)
 
+    def _on_out_of_range(self, log: Log, offset: int) -> None:
+        self.ownership.out_of_range(log, offset)
+
     def _wanted(self) -> list[Log]:
         logs = self.cycles.logs
         return [log for log in self._source.assigned if (owned := logs.get(log)) is not None and owned.wants_records]
@@ -150,11 +153,12 @@ class _Ownership(Ownership):
 class _Source:
     """The consumer: where each assigned log is read from, and the seek that this came from."""
 
-    def __init__(self, machine: Machine, member: Member) -> None:
+    def __init__(self, machine: Machine, member: Member, on_out_of_range: Callable[[Log, int], None]) -> None:
         self.assigned: list[Log] = []
         self.spans: dict[Log, tuple[int, int]] = {}
         self._machine = machine
         self._member = member
+        self._on_out_of_range = on_out_of_range
 
     async def group_offsets(self, logs: Sequence[Log]) -> dict[Log, int | None]:
         return await self._machine.client.group_offsets(logs)
@@ -182,12 +186,18 @@ class _Source:
         except KafkaError:
             return []
         slices: list[Slice] = []
-        for log, (end, records) in fetched.items():
+        for log, found in fetched.items():
             # What was sought meanwhile is read from elsewhere.
-            if self.spans.get(log) == spans[log]:
-                seek, begin = spans[log]
-                self.spans[log] = seek, end
-                slices.append(Slice(log, seek, begin, end, records))
+            if self.spans.get(log) != spans[log]:
+                continue
+            seek, begin = spans[log]
+            if found is None:
+                del self.spans[log]
+                asyncio.get_running_loop().call_soon(self._on_out_of_range, log, begin)
+                continue
+            end, records = found
+            self.spans[log] = seek, end
+            slices.append(Slice(log, seek, begin, end, records))
         return slices
 
 
