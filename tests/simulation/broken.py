@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
+from processor.cycle import OwnedLog, _Work
 from processor.errors import StoreUnreachable
 from processor.kafka.outgoing import Outgoing
-from processor.messages import Checkpoint, Log, Plan, View, Wanted
+from processor.messages import Checkpoint, Head, Log, Plan, View, Wanted
 from processor.store import Committed
 from tests.simulation.chance import Chance
 from tests.simulation.link import Link
@@ -103,6 +104,45 @@ class _Hasty(SimulatedOutbound):
         await asyncio.gather(*(send(topic, partition, [record]) for record in records))
 
 
+_planned, _start_over, _with_answers = OwnedLog.planned, OwnedLog.start_over, _Work.with_answers
+
+
+def _planned_and_dropped(owned: OwnedLog, plan: Plan) -> None:
+    """As a cache may: the heads that a plan leaves are not kept, and loaded while it is committed."""
+    _planned(owned, plan)
+    for name in plan.heads:
+        del owned._heads[name]
+
+
+def _loaded_as_found(work: _Work, found: Mapping[str, Head]) -> None:
+    """Keep heads as the store has told them, whatever was about to be committed."""
+    work.owned.loaded(found)
+    work.heads.update(found)
+    for plan in work.upon:
+        work.heads.update(plan.heads)
+
+
+def _answered_without_plans(work: _Work, found: View) -> None:
+    """Decide as if the plans that are about to be committed left nothing behind."""
+    upon, work.upon = work.upon, []
+    _with_answers(work, found)
+    work.upon = upon
+
+
+def _start_over_with_heads(owned: OwnedLog) -> None:
+    """Keep what void plans would have left."""
+    heads = dict(owned._heads)
+    _start_over(owned)
+    owned._heads.update(heads)
+
+
+def _planned_in_bounds(owned: OwnedLog, plan: Plan) -> None:
+    """Take refusals that there was no room for as ones that are not there."""
+    _planned(owned, plan)
+    if owned.refused is None:
+        owned.refused = set()
+
+
 def _place(checkpoint: Checkpoint) -> tuple[int, int]:
     return checkpoint.epoch, checkpoint.next_offset
 
@@ -115,5 +155,11 @@ WITHOUT = {
     "dedup by event id": Parts(store=_Forgetful),
     "read-back of an unknown commit": Parts(store=_Guessing),
     "one chunk after the other": Parts(outbound=_Hasty),
+    "heads as the plan before leaves them": Parts(
+        methods=((OwnedLog, "planned", _planned_and_dropped), (_Work, "with_heads", _loaded_as_found))
+    ),
+    "ids as the plan before leaves them": Parts(methods=((_Work, "with_answers", _answered_without_plans),)),
+    "heads of void plans forgotten": Parts(methods=((OwnedLog, "start_over", _start_over_with_heads),)),
+    "refusals that do not fit looked up": Parts(methods=((OwnedLog, "planned", _planned_in_bounds),)),
 }
 """By the name of the safeguard that is switched off."""

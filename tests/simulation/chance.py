@@ -16,12 +16,20 @@ class Profile(Struct):
     shuffled: bool
     batch_size: int
     backlog: int
+    # what the worker has fixed: caches, pages and turns
+    few_records: int
     heads_kept: int
+    refused_kept: int
+    careful_cycles: int
+    page: int
+    forget_every: int
+    forget_at_once: int
     look_back: int
     fetch_records: int
     chunk_records: int
     linger_s: float
     latency_s: float
+    slow: float
     retention_ms: int
     # of a request to the store, to the broker
     store_lost: float
@@ -29,6 +37,7 @@ class Profile(Struct):
     store_late: float
     store_busy: float
     store_torn: float
+    taken_together: bool
     send_lost: float
     send_unknown: float
     send_late: float
@@ -60,23 +69,31 @@ class Profile(Struct):
             partitions=random.randint(2, 4),
             workers=random.choice((1, 2, 2, 3)),
             clients=random.randint(1, 3),
-            streams=random.randint(2, 6),
+            streams=random.choice((2, 3, 4, 5, 6, 20)),
             commands=random.randint(15, 60),
             shuffled=random.random() < 0.5,
             batch_size=random.choice((1, 5, 100)),
             backlog=random.choice((1, 4, 10, 1000)),
-            heads_kept=random.choice((0, 2, 1000)),
+            few_records=random.choice((1, 3, 256)),
+            heads_kept=random.choice((0, 1, 2, 1000)),
+            refused_kept=random.choice((0, 2, 8_192)),
+            careful_cycles=random.choice((2, 32)),
+            page=random.choice((1, 3, 1_000)),
+            forget_every=random.choice((1, 10)),
+            forget_at_once=random.choice((1, 10_000)),
             look_back=random.choice((1, 2, 16)),
             fetch_records=random.choice((1, 2, 5, 20)),
             chunk_records=random.choice((1, 2, 3, 20)),
             linger_s=random.choice((0.0, 0.0, 0.01)),
             latency_s=random.choice((0.001, 0.01, 0.1)),
+            slow=random.choice((0.02, 0.02, 0.2)),
             retention_ms=random.choice((2_000, 10_000, 1_000_000_000)),
             store_lost=odds(0.2),
             store_unknown=odds(0.2),
             store_late=odds(0.15),
             store_busy=odds(0.3),
             store_torn=random.choice((0.0, 0.9)),
+            taken_together=random.random() < 0.5,
             send_lost=odds(0.2),
             send_unknown=odds(0.3),
             send_late=odds(0.25),
@@ -114,6 +131,6 @@ class Chance:
         draw = self.random.random()
         if self.healed:
             return 0.001 + 0.002 * draw
-        if draw > 0.98:
+        if draw > 1.0 - self.profile.slow:
             return 3.0 * self.random.random()
         return self.profile.latency_s * draw

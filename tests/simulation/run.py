@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from unittest.mock import patch
 
 import structlog
@@ -11,13 +11,14 @@ from msgspec import Struct
 
 from processor import cycle
 from processor.errors import Misfit
-from processor.kafka import feed
+from processor.kafka import feed, ownership, publish
 from processor.kafka.rebuild import _Rebuild
 from processor.messages import Log, RecordedEvent
 from processor.partition import partition_of
 from processor.settings import Settings
 from processor.stores.memory import MemoryStore
 from tests.simulation.broker import NAMES, BrokerClient
+from tests.simulation.chance import Profile
 from tests.simulation.checker import Violation
 from tests.simulation.clients import Client
 from tests.simulation.consumer import SimulatedConsumer
@@ -46,8 +47,7 @@ def run_seed(seed: int, parts: Parts = _REAL, *, trace: bool = False) -> Result:
         world.notes = [str(world.profile)]
     with (
         _logging_to(world),
-        patch.object(cycle, "_HEADS_KEPT", world.profile.heads_kept),
-        patch.object(feed, "_LOOK_BACK", world.profile.look_back),
+        _as_drawn(world.profile, parts),
         patch.object(feed, "AIOKafkaConsumer", SimulatedConsumer),
     ):
         try:
@@ -60,6 +60,27 @@ def run_seed(seed: int, parts: Parts = _REAL, *, trace: bool = False) -> Result:
 def run_seeds(seeds: Iterable[int], parts: Parts = _REAL) -> list[Result]:
     """Run seeds, one after the other."""
     return [run_seed(seed, parts) for seed in seeds]
+
+
+@contextmanager
+def _as_drawn(profile: Profile, parts: Parts) -> Iterator[None]:
+    """What a worker has fixed is drawn as well: a run is too short to come to its real bounds."""
+    others: tuple[tuple[object, str, object], ...] = (
+        (cycle, "_FEW_RECORDS", profile.few_records),
+        (cycle, "_HEADS_KEPT", profile.heads_kept),
+        (cycle, "REFUSED_KEPT", profile.refused_kept),
+        (cycle, "_CAREFUL_CYCLES", profile.careful_cycles),
+        (ownership, "REFUSED_KEPT", profile.refused_kept),
+        (ownership, "_FORGET_EVERY", profile.forget_every),
+        (ownership, "_FORGET_AT_ONCE", profile.forget_at_once),
+        (publish, "_PAGE", profile.page),
+        (feed, "_LOOK_BACK", profile.look_back),
+        *parts.methods,
+    )
+    with ExitStack() as patches:
+        for owner, name, other in others:
+            patches.enter_context(patch.object(owner, name, other))
+        yield
 
 
 async def _run(world: World) -> None:

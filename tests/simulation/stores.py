@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from processor.errors import StoreUnreachable
 from processor.messages import Checkpoint, Log, Plan, RecordedEvent, View, Wanted
 from processor.store import Committed, StreamInfo, Usage
-from processor.stores.memory import MemoryStore
+from processor.stores.memory import MemoryStore, _place
 from tests.simulation.chance import Chance
 from tests.simulation.checker import Checker
 from tests.simulation.link import Link
@@ -49,6 +49,11 @@ class SharedStore(MemoryStore):
             if results[plan.log] is Committed.YES:
                 self.checker.on_commit(plan, (await self.checkpoints())[plan.log])
         return results
+
+    def knows_one_of(self, plans: Sequence[Plan]) -> bool:
+        """Whether an event that a plan would add is in its stream already."""
+        standing = [plan for plan in plans if _place(self._logs[plan.log].checkpoint) == _place(plan.before)]
+        return any(self._logs[plan.log].knows(event) for plan in standing for event in plan.events)
 
     async def write(self, plans: Sequence[Plan]) -> dict[Log, Committed]:
         """Commit what can be committed, unseen by the checker."""
@@ -117,10 +122,18 @@ class StoreClient:
     async def commit(self, plans: Sequence[Plan]) -> dict[Log, Committed]:
         busy = {plan.log: Committed.BUSY for plan in plans if self.chance.happens(self.chance.profile.store_busy)}
         free = [plan for plan in plans if plan.log not in busy]
-        return busy | await self.ask(lambda: self.shared.commit(free))
+        return busy | await self.ask(lambda: self._commit_free(free))
+
+    async def _commit_free(self, plans: Sequence[Plan]) -> dict[Log, Committed]:
+        if self.chance.profile.taken_together and self.shared.knows_one_of(plans):
+            # As the SQL stores: it is the transaction that fails.
+            return dict.fromkeys((plan.log for plan in plans), Committed.TAKEN)
+        return await self.shared.commit(plans)
 
     async def acknowledge(self, acknowledged: Mapping[Log, Checkpoint]) -> None:
-        await self.ask(lambda: self.shared.acknowledge(acknowledged))
+        """As the SQL stores: a log that someone holds is left as it is."""
+        free = {log: to for log, to in acknowledged.items() if not self.chance.happens(self.chance.profile.store_busy)}
+        await self.ask(lambda: self.shared.acknowledge(free))
 
     async def forget_refused(self, log: Log, before_log_time_ms: int, limit: int) -> int:
         return await self.ask(lambda: self.shared.forget_refused(log, before_log_time_ms, limit))

@@ -23,11 +23,15 @@ _OLDER = "older backup"
 
 
 class Parts(Struct, frozen=True):
-    """What a run may be made of otherwise, to see what comes of it: the store, the way to it, and the producer."""
+    """What a run may be made of otherwise, to see what comes of it: the store, the way to it, and the producer.
+
+    `methods` take the place of the core's own: class, name, and the other function.
+    """
 
     shared: Callable[[Checker], SharedStore] = SharedStore
     store: Callable[[SharedStore, Link, Chance], Store] = StoreClient
     outbound: Callable[[Broker, Link, Chance], Outbound] = SimulatedOutbound
+    methods: tuple[tuple[type, str, Callable[..., object]], ...] = ()
 
 
 class Host(Struct):
