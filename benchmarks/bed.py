@@ -3,7 +3,7 @@
 import os
 import shutil
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
@@ -90,20 +90,25 @@ class Bed:
 
 
 @contextmanager
-def bed() -> Iterator[Bed]:
+def bed(java_options: Sequence[str] = (), *, process_group: int = -1) -> Iterator[Bed]:
     """A bed on the servers named by `TIDEMARK_BENCH_KAFKA` and `TIDEMARK_BENCH_POSTGRES`, or on ones of its own.
 
-    Its own PostgreSQL has its defaults: whatever is committed is on the disk.
+    Its own PostgreSQL has its defaults: whatever is committed is on the disk. With `process_group` 0, a terminal's
+    Ctrl-C does not reach them.
     """
     with ExitStack() as servers:
         bootstrap = os.environ.get("TIDEMARK_BENCH_KAFKA")
         if bootstrap is None:
             say("starting a broker")
-            bootstrap = servers.enter_context(Broker()).bootstrap
+            broker = Broker(java_options)
+            broker.process_group = process_group
+            bootstrap = servers.enter_context(broker).bootstrap
         postgres = os.environ.get("TIDEMARK_BENCH_POSTGRES")
         if postgres is None:
             say("starting PostgreSQL")
-            postgres = servers.enter_context(Postgres()).url()
+            server = Postgres()
+            server.process_group = process_group
+            postgres = servers.enter_context(server).url()
         folder = Path(mkdtemp(prefix="tidemark-bench-"))
         servers.callback(shutil.rmtree, folder, ignore_errors=True)
         yield Bed(bootstrap, postgres, folder)

@@ -32,7 +32,7 @@ Amount = Literal[
 ]  # fmt: skip
 
 _IDLE_S = 6.0
-_QUIET_JAVA = ("-XX:TieredStopAtLevel=4", "-Xmx512m")
+QUIET_JAVA = ("-XX:TieredStopAtLevel=4", "-Xmx512m")
 """A broker that runs for long has its code compiled well, unlike one that is to start quickly."""
 _FLUSHES = "SELECT sum(fsyncs)::bigint FROM pg_stat_io WHERE object = 'wal'"
 _STORED = """
@@ -79,7 +79,7 @@ class Size(Struct, frozen=True):
 
 async def measure(machine: dict[str, str | int | float], size: Size) -> Costs:
     """Make all runs, on servers of their own. Raises `RuntimeError` where a run breaks an invariant."""
-    with Broker(_QUIET_JAVA) as broker, Postgres() as postgres, TemporaryDirectory() as folder:
+    with Broker(QUIET_JAVA) as broker, Postgres() as postgres, TemporaryDirectory() as folder:
         lab = _Lab(broker, postgres, Path(folder))
         count, several = size.commands, size.commands // 3
         for _ in range(_WARM_UPS):

@@ -110,14 +110,17 @@ class Measured:
 
 
 @asynccontextmanager
-async def running(program: Program, environment: Mapping[str, str]) -> AsyncIterator[Measured]:
-    """Run a program meanwhile."""
+async def running(
+    program: Program, environment: Mapping[str, str], *, process_group: int = -1
+) -> AsyncIterator[Measured]:
+    """Run a program meanwhile; with `process_group` 0, a terminal's Ctrl-C does not reach it."""
     process = await asyncio.create_subprocess_exec(
         *program.command,
         env=environment,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
         limit=2**20,
+        process_group=process_group,
     )
     measured = Measured(process, program.ready_line)
     try:

@@ -54,6 +54,8 @@ class Server(ABC):
     ready_line: bytes
     """What the server logs when it serves."""
     stop_signal = signal.SIGTERM
+    process_group = -1
+    """0 for one of its own, which a terminal's Ctrl-C does not reach."""
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix=f"tidemark-{self.name}-"))
@@ -220,7 +222,11 @@ class Broker(Server):
 
     def _spawn(self, log: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [*self._java, "kafka.Kafka", str(self._config)], stdout=log, stderr=log, cwd=self.folder
+            [*self._java, "kafka.Kafka", str(self._config)],
+            stdout=log,
+            stderr=log,
+            cwd=self.folder,
+            process_group=self.process_group,
         )
 
 
@@ -280,7 +286,9 @@ class Postgres(Server):
         command = [f"{self._programs}/postgres", "-D", str(self.folder / "data"), "-p", str(self.port)]
         for setting in ("listen_addresses=127.0.0.1", *self._settings):
             command += ["-c", setting]
-        return subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder, **self._as_user())
+        return subprocess.Popen(
+            command, stdout=log, stderr=log, cwd=self.folder, process_group=self.process_group, **self._as_user()
+        )
 
     def _as_user(self) -> dict[str, Any]:
         return {} if self.user is None else {"user": self.user, "extra_groups": []}

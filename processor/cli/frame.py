@@ -17,6 +17,7 @@ import typer
 from processor.errors import SettingsError, TidemarkError
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Coroutine
 
     from rich.console import Console
@@ -138,7 +139,7 @@ def _point_stdout_nowhere() -> None:
     os.close(nowhere)
 
 
-def run(work: "Coroutine[Any, Any, _R]") -> _R:
+def run(work: "Coroutine[Any, Any, _R]", loop_factory: "Callable[[], asyncio.AbstractEventLoop] | None" = None) -> _R:
     """Run a command's coroutine to its end; a fault of the connection that no one has named becomes one that is."""
     import asyncio  # noqa: PLC0415
 
@@ -154,7 +155,8 @@ def run(work: "Coroutine[Any, Any, _R]") -> _R:
             raise BrokerUnreachable(f"The broker does not serve the request: {what}.") from None
 
     _quiet()
-    return asyncio.run(named())
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        return runner.run(named())
 
 
 def _quiet() -> None:

@@ -45,6 +45,7 @@ def stress(
     skew: Annotated[float, typer.Option("--skew", min=0, max=5, help="Zipf's exponent; 0 for even.")] = 1.0,
     duplicates: Annotated[float, typer.Option("--duplicates", min=0, max=1, help="Share sent again.")] = 0.05,
     conflicts: Annotated[float, typer.Option("--conflicts", min=0, max=1, help="Share with a wrong version.")] = 0.05,
+    events: Annotated[int, typer.Option("--events", min=1, max=100, help="Events of each command.")] = 1,
     readers: Annotated[int, typer.Option("--readers", min=0, max=64, help="Readers, 10 streams a second each.")] = 2,
     watch: Annotated[
         list[int] | None, typer.Option("--watch", metavar="PID", help="A worker here: its memory.")
@@ -88,6 +89,7 @@ def stress(
     try:
         from processor.cli.stress_report import as_html, as_json, as_text  # noqa: PLC0415
         from processor.cli.stressing import Plan, Stress, stopped_by_signals  # noqa: PLC0415
+        from processor.cli.tuning import new_event_loop  # noqa: PLC0415
     except ModuleNotFoundError as missing:
         from processor.errors import SettingsError  # noqa: PLC0415
 
@@ -95,12 +97,12 @@ def stress(
 
     plan = Plan(
         Profile(rate or named.rate, producers or named.producers, duration_s),
-        Mix(streams, skew, duplicates, conflicts),
+        Mix(streams, skew, duplicates, conflicts, events),
         readers,
         watch or [],
         memory_limit,
     )
-    report = run(stopped_by_signals(Stress(settings, chosen_tenant(settings, tenant), plan)))
+    report = run(stopped_by_signals(Stress(settings, chosen_tenant(settings, tenant), plan)), new_event_loop)
     if page is not None:
         page.write_text(as_html(report), encoding="utf-8")
     if document is not None:

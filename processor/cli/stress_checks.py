@@ -1,8 +1,11 @@
 """What `tidemark stress` holds replies, feed and store against while they run. Pure; each check says what is wrong."""
 
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
+from enum import StrEnum
 from typing import NamedTuple, TypeVar
+
+from msgspec import Struct
 
 from processor.chain import event_hash, payload_digest
 from processor.cli.stress_load import Asked, Intent
@@ -11,6 +14,28 @@ from processor.messages import Accepted, Conflict, Duplicate, Log, Outcome, Reco
 _Key = TypeVar("_Key")
 
 _REMEMBERED = 50_000
+
+
+class Check(StrEnum):
+    """What a check is about."""
+
+    REPLIES = "replies"
+    FEED = "feed"
+    STORE = "store"
+    STREAMS = "streams"
+    MEMORY = "memory"
+    END = "end"
+
+
+CORRUPTIONS = (Check.FEED, Check.STORE, Check.STREAMS)
+"""Where what is wrong is wrong for good."""
+
+
+class Tally(Struct):
+    """How often it was right, and how often not."""
+
+    passed: int = 0
+    failed: int = 0
 
 
 class _Waiting(NamedTuple):
@@ -135,33 +160,57 @@ def hole_in(stream: str, after: int, events: Sequence[RecordedEvent]) -> str | N
     return None
 
 
-class Memory:
-    """Samples of a process's memory in MB, by the second; it may not go above `limit_mb`."""
+class Usage:
+    """Samples of what a process takes, by the second: memory in MB, which may not go above `limit_mb`, and processors.
+
+    `processors`: in percent of one, since the sample before.
+    """
 
     def __init__(self, limit_mb: float) -> None:
-        self.samples: list[tuple[float, float]] = []
+        self.memory_mb: list[tuple[float, float]] = []
+        self.processors: list[tuple[float, float]] = []
+        self._used_s: tuple[float, float] | None = None
         self._limit_mb = limit_mb
         self._is_above = False
 
-    def seen(self, at_s: float, used_mb: float) -> str | None:
-        """A sample; the first of each time above the limit is a violation."""
-        self.samples.append((at_s, used_mb))
+    def seen(self, at_s: float, used_mb: float, cpu_s: float = 0.0) -> str | None:
+        """A sample, with the processor time used so far; the first of each time above the limit is a violation."""
+        self.memory_mb.append((at_s, used_mb))
+        if self._used_s is not None and at_s > self._used_s[0]:
+            self.processors.append((at_s, 100 * (cpu_s - self._used_s[1]) / (at_s - self._used_s[0])))
+        self._used_s = at_s, cpu_s
         was_above, self._is_above = self._is_above, used_mb > self._limit_mb
         if self._is_above and not was_above:
             return f"memory is at {used_mb:,.0f} MB, above the limit of {self._limit_mb:,.0f} MB"
         return None
 
 
-class Violations:
-    """How many, and the first ones by their text."""
+class Checks:
+    """What was checked, by what it is about: how often it was right, how often not, and the first that were not."""
 
     def __init__(self, shown: int = 50) -> None:
-        self.count = 0
-        self.first: deque[str] = deque()
+        self.tallies: dict[Check, Tally] = {check: Tally() for check in Check}
+        self.first: list[str] = []
         self._shown = shown
 
-    def add(self, text: str) -> None:
-        """One more."""
-        self.count += 1
+    @property
+    def violations(self) -> int:
+        """Of all kinds."""
+        return sum(tally.failed for tally in self.tallies.values())
+
+    def passed(self, check: Check, times: int = 1) -> None:
+        """So many were right."""
+        self.tallies[check].passed += times
+
+    def failed(self, check: Check, text: str) -> None:
+        """One was not."""
+        self.tallies[check].failed += 1
         if len(self.first) < self._shown:
             self.first.append(text)
+
+    def judge(self, check: Check, wrong: str | None) -> None:
+        """One, with what is wrong about it, if anything."""
+        if wrong is None:
+            self.passed(check)
+        else:
+            self.failed(check, wrong)

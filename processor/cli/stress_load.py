@@ -24,12 +24,16 @@ class Profile(NamedTuple):
 
 
 class Mix(Struct, frozen=True):
-    """What commands are like. duplicates, conflicts: shares of all. skew: Zipf's exponent, 0 for an even load."""
+    """What commands are like. duplicates, conflicts: shares of all. skew: Zipf's exponent, 0 for an even load.
+
+    events: of each command.
+    """
 
     streams: int
     skew: float
     duplicates: float
     conflicts: float
+    events: int = 1
 
 
 class Intent(StrEnum):
@@ -52,9 +56,10 @@ class Asked(NamedTuple):
 class Writer:
     """One producer's own streams. Nobody else writes to them, so it knows each stream's version before the reply."""
 
-    def __init__(self, name: str, mix: Mix, seed: int) -> None:
+    def __init__(self, name: str, mix: Mix, number: int) -> None:
+        self.number = number
         self._mix = mix
-        self._chance = random.Random(seed)  # noqa: S311 - a load, not a secret
+        self._chance = random.Random(number)  # noqa: S311 - a load, not a secret
         self._names = [f"{name}-{number:06}" for number in range(mix.streams)]
         self._weights = list(itertools.accumulate((rank + 1) ** -mix.skew for rank in range(mix.streams)))
         self._versions = dict.fromkeys(self._names, 0)
@@ -71,7 +76,7 @@ class Writer:
         if chance > 1 - self._mix.conflicts:
             # A version that the stream will not have had: it is 0 or more, and each stream begins at 0.
             return self._asked(stream, version + 1_000_000, Intent.CONFLICT)
-        self._versions[stream] = version + 1
+        self._versions[stream] = version + self._mix.events
         asked = self._asked(stream, version, Intent.ACCEPTED)
         self._recent.append(asked)
         return asked
@@ -88,10 +93,11 @@ class Writer:
     def _asked(self, stream: str, version: int, intent: Intent) -> Asked:
         self._made += 1
         command_id = str(uuid7())
-        value = (
-            f'{{"stream":"{stream}","expected_version":{version},"events":[{{"event_id":"{uuid7()}","type":"Stressed",'
-            f'"data":{{"n":{self._made},"text":"{_TEXT}"}}}}],"command_id":"{command_id}"}}'
+        events = ",".join(
+            f'{{"event_id":"{uuid7()}","type":"Stressed","data":{{"n":{self._made},"text":"{_TEXT}"}}}}'
+            for _ in range(self._mix.events)
         )
+        value = f'{{"stream":"{stream}","expected_version":{version},"events":[{events}],"command_id":"{command_id}"}}'
         return Asked(stream, command_id, value.encode(), intent)
 
 

@@ -2,7 +2,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from processor.cli.plots import Bar, Line, bar_plot, line_plot, short
+from processor.cli.plots import Bar, Line, bar_plot, column_plot, line_plot, short
 
 _SVG = "{http://www.w3.org/2000/svg}"
 
@@ -20,6 +20,7 @@ def test_a_curve_stays_within_the_picture() -> None:
 def test_nothing_measured_is_still_a_picture(log: bool) -> None:
     ET.fromstring(line_plot("t", "x", "y", [Line("none", [])], log=log))
     ET.fromstring(bar_plot("t", []))
+    ET.fromstring(column_plot("t", "x", []))
 
 
 def test_bars_are_as_long_as_their_values() -> None:
@@ -27,6 +28,12 @@ def test_bars_are_as_long_as_their_values() -> None:
     first, second = (float(rect.get("width", "0")) for rect in drawn.findall(f"{_SVG}rect")[1:])
     assert second == pytest.approx(2 * first)
     assert len(drawn.findall(f"{_SVG}line")) == 2
+
+
+def test_columns_are_as_high_as_their_values() -> None:
+    drawn = ET.fromstring(column_plot("t", "x", [Bar("a", 50, ""), Bar("b", 100, "")]))
+    first, second = (float(rect.get("height", "0")) for rect in drawn.findall(f"{_SVG}rect")[1:])
+    assert second == pytest.approx(2 * first, rel=0.01)
 
 
 def test_numbers_on_an_axis() -> None:

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,9 +30,25 @@ def test_a_load_is_counted_and_checked(busy: World, tmp_path: Path) -> None:
     assert told["outcomes"]["accepted"] == told["ingested"] == told["queried"]["from the feed"]
     assert told["checks_passed"] >= 2 * told["sent"]
     assert 0 < told["latency_ms"]["p50"] <= told["latency_ms"]["max"]
-    assert set(told["memory_mb"]) == {str(os.getpid()), "tidemark stress"}
+    assert told["corruptions"] == 0
+    assert told["checks"]["feed"] == {"passed": told["ingested"], "failed": 0}
+    assert told["checks"]["store"]["passed"] == told["ingested"] == sum(told["events_by_partition"])
+    assert set(told["memory_mb"]) == {"worker", "tidemark stress"}
     assert json.loads(document.read_bytes()) == told
-    assert page.read_text().count("<svg") == 4
+    assert page.read_text().count("<svg") == 8
+    assert not re.search(r"(src|href)=|url\(|@import", page.read_text()), "it is read without a network"
+
+
+def test_commands_of_several_events(busy: World) -> None:
+    told = busy.json(*SHORT, "--duration", "1s", "--events", "3", "--duplicates", "0.3")
+    assert told["violations"] == 0, told["first_violations"]
+    assert told["ingested"] == 3 * told["outcomes"]["accepted"] == told["queried"]["from the feed"] > 0
+
+
+def test_no_such_process_to_watch(busy: World) -> None:
+    ended = busy.run(*SHORT, "--duration", "1s", "--watch", str(2**31 - 1))
+    assert ended.exit_code == 2
+    assert "no process" in ended.stderr
 
 
 def test_a_violation_is_told_and_ends_with_1(busy: World) -> None:

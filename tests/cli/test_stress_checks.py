@@ -1,3 +1,4 @@
+import json
 from collections.abc import Iterator
 from itertools import count
 
@@ -5,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from processor.chain import event_hash, genesis, payload_digest
-from processor.cli.stress_checks import Chain, Memory, Replies, Versions, Violations, hole_in
+from processor.cli.stress_checks import Chain, Check, Checks, Replies, Tally, Usage, Versions, hole_in
 from processor.cli.stress_load import Asked, Intent, Mix, Writer, seconds_of
 from processor.messages import Accepted, Conflict, Duplicate, Log, RecordedEvent
 
@@ -111,17 +112,29 @@ def test_a_page_of_a_stream() -> None:
 
 
 def test_memory_above_its_limit_is_told_once_each_time() -> None:
-    memory = Memory(100)
-    told = [memory.seen(at, used) for at, used in enumerate((90, 110, 120, 90, 101))]
+    usage = Usage(100)
+    told = [usage.seen(at, used) for at, used in enumerate((90, 110, 120, 90, 101))]
     assert [text is not None for text in told] == [False, True, False, False, True]
-    assert len(memory.samples) == 5
+    assert len(usage.memory_mb) == 5
+
+
+def test_processor_time_is_a_share_of_the_time_between_two_samples() -> None:
+    usage = Usage(100)
+    for at_s, cpu_s in ((0, 7.0), (10, 9.0), (10, 9.0), (14, 11.0)):
+        usage.seen(at_s, 1, cpu_s)
+    assert usage.processors == [(10, 20.0), (14, 50.0)]
 
 
 def test_violations_are_all_counted_and_some_shown() -> None:
-    violations = Violations(shown=2)
+    checks = Checks(shown=2)
     for text in "abc":
-        violations.add(text)
-    assert (violations.count, list(violations.first)) == (3, ["a", "b"])
+        checks.failed(Check.FEED, text)
+    checks.passed(Check.STORE, 5)
+    checks.judge(Check.STORE, None)
+    checks.judge(Check.STORE, "d")
+    assert (checks.violations, checks.first) == (4, ["a", "b"])
+    assert checks.tallies[Check.FEED] == Tally(0, 3)
+    assert checks.tallies[Check.STORE] == Tally(6, 1)
 
 
 class TestWriter:
@@ -141,6 +154,12 @@ class TestWriter:
             elif asked.intent is Intent.DUPLICATE:
                 assert asked.value in seen
         assert intents == set(Intent)
+
+    def test_a_command_of_several_events_takes_as_many_versions(self) -> None:
+        writer = Writer("w", Mix(streams=1, skew=0.0, duplicates=0.0, conflicts=0.0, events=3), 1)
+        first, second = (json.loads(writer.next().value) for _ in range(2))
+        assert len({event["event_id"] for event in first["events"] + second["events"]}) == 6
+        assert (first["expected_version"], second["expected_version"]) == (0, 3)
 
     def test_it_goes_on_from_what_it_is_told(self) -> None:
         writer = Writer("w", Mix(streams=1, skew=0.0, duplicates=0.0, conflicts=0.0), 1)
