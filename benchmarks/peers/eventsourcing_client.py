@@ -1,16 +1,28 @@
 """Python's `eventsourcing`, by its recorders, in an environment of its own: `… URL SECONDS`; prints JSON."""
 
-import json
 import sys
-import threading
-import time
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 from eventsourcing.persistence import InfrastructureFactory, StoredEvent
 from eventsourcing.utils import Environment
 
-from benchmarks.peers.work import CLIENTS, DATA, LONG_STREAM, PAGE, STREAMS, places, rate
+from benchmarks.peers.work import (
+    CLIENTS,
+    DATA,
+    EVENT,
+    LONG_STREAM,
+    LONG_STREAMS,
+    PAGE,
+    READ_FEED,
+    READ_STREAM,
+    STREAMS,
+    WAITING,
+    by_threads,
+    rate,
+    tell,
+    whole,
+)
 
 
 def _environment(url: str) -> dict[str, str]:
@@ -36,44 +48,32 @@ def main() -> None:
     url, seconds = sys.argv[1], float(sys.argv[2])
     factory = InfrastructureFactory.construct(Environment("bench", _environment(url)))
     recorder = factory.application_recorder()
+    streams: list[UUID] = []
 
     def event(stream: UUID, version: int) -> StoredEvent:
-        return StoredEvent(stream, version, "OrderShipped", DATA)
+        return StoredEvent(stream, version, EVENT, DATA)
 
-    def append(client: int, clients: int, streams: list[UUID], until: float, counts: list[int]) -> None:
-        for stream, version in places(client, clients):
-            if time.perf_counter() >= until:
-                return
-            recorder.insert_events([event(streams[stream], version)])
-            counts[client] += 1
+    def append(_: int, stream: int, version: int) -> None:
+        recorder.insert_events([event(streams[stream], version)])
 
     told: dict[str, float] = {}
-    for clients in CLIENTS:
-        streams = [uuid4() for _ in range(STREAMS)]
-        counts = [0] * clients
-        begin = time.perf_counter()
-        threads = [
-            threading.Thread(target=append, args=(client, clients, streams, begin + seconds, counts))
-            for client in range(clients)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        told[f"append, {clients}"] = sum(counts) / (time.perf_counter() - begin)
-    long = uuid4()
-    recorder.insert_events([event(long, version) for version in range(1, LONG_STREAM + 1)])
-    told["read a stream"] = rate(lambda: len(recorder.select_events(long)), seconds)
+    for kind in WAITING:
+        streams[:] = [uuid4() for _ in range(STREAMS)]
+        told[kind] = by_threads(append, CLIENTS[kind], seconds)
+    long = [uuid4() for _ in range(LONG_STREAMS)]
+    for stream in long:
+        recorder.insert_events([event(stream, version) for version in range(1, LONG_STREAM + 1)])
 
     def feed() -> int:
         last = read = 0
         while page := recorder.select_notifications(last + 1, PAGE):
-            last, read = page[-1].id, read + len(page)
+            last, read = page[-1].id, read + whole(event.state for event in page)
         return read
 
-    told["read the feed"] = rate(feed, seconds)
+    told[READ_STREAM] = rate(lambda: whole(event.state for event in recorder.select_events(long[0])), seconds)
+    told[READ_FEED] = rate(feed, seconds)
     factory.close()
-    print(json.dumps(told))
+    tell(told)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,18 @@ from uuid_utils import uuid7
 
 from benchmarks.bed import LOGS, Site
 from benchmarks.load import PARTITIONS, CommandRecord
-from benchmarks.peers.work import CLIENTS, DATA, LONG_STREAM, PAGE, places
+from benchmarks.peers.work import (
+    CLIENTS,
+    DATA,
+    EVENT,
+    LONG_STREAM,
+    LONG_STREAMS,
+    PAGE,
+    READ_FEED,
+    READ_STREAM,
+    places,
+    whole,
+)
 from benchmarks.process import WORKER, running
 from processor.client import Client, Event
 from processor.cycle import Cycles, OwnedLog
@@ -33,23 +44,20 @@ async def through_kafka(site: Site, seconds: float) -> dict[str, float]:
         await worker.ready()
 
         async def append(stream: str, version: int, events: int) -> Outcome:
-            new = [Event("OrderShipped", _DATA) for _ in range(events)]
+            new = [Event(EVENT, _DATA) for _ in range(events)]
             return await client.append(stream, new, expected_version=version)
 
         told = await _appended(append, seconds)
 
         async def feed() -> int:
-            read = 0
-            async for _ in client.events(follow=False):
-                read += 1
-            return read
+            return whole([event.data_json async for event in client.events(follow=False)])
 
         store = await _opened(site, read_only=True)
         try:
-            told["read a stream"] = await _rate(lambda: _read_stream(store), seconds)
+            told[READ_STREAM] = await _rate(lambda: _read_stream(store), seconds)
         finally:
             await store.close()
-        told["read the feed"] = await _rate(feed, seconds)
+        told[READ_FEED] = await _rate(feed, seconds)
     return told
 
 
@@ -61,8 +69,8 @@ async def through_store(site: Site, seconds: float) -> dict[str, float]:
     try:
         await alone.own()
         told = await _appended(alone.append, seconds)
-        told["read a stream"] = await _rate(lambda: _read_stream(store), seconds)
-        told["read the feed"] = await _rate(lambda: _read_logs(store), seconds)
+        told[READ_STREAM] = await _rate(lambda: _read_stream(store), seconds)
+        told[READ_FEED] = await _rate(lambda: _read_logs(store), seconds)
     finally:
         running_cycles.cancel()
         await asyncio.gather(running_cycles, return_exceptions=True)
@@ -78,14 +86,15 @@ async def _opened(site: Site, *, read_only: bool) -> Store:
 
 async def _appended(append: _Append, seconds: float) -> dict[str, float]:
     told = {}
-    for clients in CLIENTS:
+    for kind, clients in CLIENTS.items():
         begin = time.perf_counter()
         name = f"order-{clients}"
         done = await asyncio.gather(
             *(_client(append, name, client, clients, begin + seconds) for client in range(clients))
         )
-        told[f"append, {clients}"] = sum(done) / (time.perf_counter() - begin)
-    await _accepted(append("long", 0, LONG_STREAM))
+        told[kind] = sum(done) / (time.perf_counter() - begin)
+    for stream in range(LONG_STREAMS):
+        await _accepted(append(f"long-{stream}", 0, LONG_STREAM))
     return told
 
 
@@ -107,7 +116,8 @@ async def _accepted(outcome: Awaitable[Outcome]) -> None:
 
 
 async def _read_stream(store: Store) -> int:
-    return len(await store.read_stream(Log(DEFAULT_TENANT, partition_of(b"long", PARTITIONS)), "long", 0, LONG_STREAM))
+    log = Log(DEFAULT_TENANT, partition_of(b"long-0", PARTITIONS))
+    return whole(event.data for event in await store.read_stream(log, "long-0", 0, LONG_STREAM))
 
 
 async def _read_logs(store: Store) -> int:
@@ -115,7 +125,7 @@ async def _read_logs(store: Store) -> int:
     for log in LOGS:
         after = 0
         while page := await store.read_log(log, after, PAGE):
-            after, read = page[-1].position, read + len(page)
+            after, read = page[-1].position, read + whole(event.data for event in page)
     return read
 
 
@@ -154,7 +164,7 @@ class _Alone:
         """One command, from its bytes on."""
         partition = partition_of(stream.encode(), PARTITIONS)
         offset = next(self._offsets[partition])
-        listed = [{"event_id": str(uuid7()), "type": "OrderShipped", "data": msgspec.Raw(DATA)} for _ in range(events)]
+        listed = [{"event_id": str(uuid7()), "type": EVENT, "data": msgspec.Raw(DATA)} for _ in range(events)]
         command = {"stream": stream, "expected_version": version, "events": listed, "command_id": str(uuid7())}
         record = CommandRecord(partition, offset, 0, stream.encode(), msgspec.json.encode(command))
         answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
