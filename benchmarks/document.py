@@ -1,4 +1,4 @@
-"""Puts the last result into the documentation, table and plots: `python -m benchmarks.document`."""
+"""Puts the last results into the documentation, tables and plots: `python -m benchmarks.document`."""
 
 import re
 from pathlib import Path
@@ -6,26 +6,39 @@ from typing import Any
 
 import msgspec
 
+from benchmarks.peers.results import PEERS_RESULT, Peers
+from benchmarks.peers.results import document as side_by_side
 from benchmarks.report import RESULT, Result, cells
 from benchmarks.targets import TARGETS, in_order
 from processor.cli.plots import Bar, Line, bar_plot, line_plot
 
 _PAGE = Path("docs/performance.md")
 _PLOTS = Path("docs/performance")
-_BLOCK = re.compile(r"(<!-- measured: .*? -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def main() -> None:
-    result = msgspec.json.decode(RESULT.read_bytes(), type=Result)
+    page = _PAGE.read_text()
+    if RESULT.exists():
+        page = put(page, "measured", _measured(msgspec.json.decode(RESULT.read_bytes(), type=Result)))
+    if PEERS_RESULT.exists():
+        page = put(page, "side by side", side_by_side(msgspec.json.decode(PEERS_RESULT.read_bytes(), type=Peers)))
+    _PAGE.write_text(page)
+
+
+def put(page: str, name: str, block: str) -> str:
+    """The page with the block between the marks of this name."""
+    between = re.compile(rf"(<!-- {name}: [^\n]*? -->\n).*?(<!-- end -->)", re.DOTALL)
+    return between.sub(lambda match: match[1] + block + match[2], page)
+
+
+def _measured(result: Result) -> str:
     _PLOTS.mkdir(exist_ok=True)
     plots = {"shares": _shares(result), "open-loop": _open_loop(result.runs.get("open-loop", {}).get("offered", []))}
     drawn = {name: svg for name, svg in plots.items() if svg is not None}
     for name, svg in drawn.items():
         (_PLOTS / f"{name}.svg").write_text(svg)
     images = "".join(f"\n![{name}](performance/{name}.svg)\n" for name in drawn)
-    block = f"{_machine(result)}\n\n{_table(result)}{images}"
-    page = _PAGE.read_text()
-    _PAGE.write_text(_BLOCK.sub(lambda match: match[1] + block + match[2], page))
+    return f"{_machine(result)}\n\n{_table(result)}{images}"
 
 
 def _machine(result: Result) -> str:

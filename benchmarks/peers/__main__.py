@@ -1,4 +1,3 @@
-"""Tidemark beside what a user could pick instead: `python -m benchmarks.peers`, or `make bench-peers`."""
 """Give each the same work, one after the other, and print what it did a second."""
 
 import argparse
@@ -132,8 +131,8 @@ async def _emmett(site: Site, seconds: float) -> _Rates:
         "readStream": work.READ_STREAM,
         "readFeed": work.READ_FEED,
     }
-    program = [node, _HERE / "emmett_client.mjs", npm_packages("emmett", _EMMETT), site.settings.store, str(seconds)]
-    return await _told(program, WORK=msgspec.json.encode(what).decode())
+    options: list[str | Path] = [npm_packages("emmett", _EMMETT), site.settings.store, str(seconds)]
+    return await _told([node, _HERE / "emmett_client.mjs", *options], WORK=msgspec.json.encode(what).decode())
 
 
 async def _umadb(_: Site, seconds: float) -> _Rates:

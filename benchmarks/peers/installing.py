@@ -43,8 +43,8 @@ def cargo_program(name: str, crate: str) -> Path:
 
     def install(folder: Path) -> None:
         build = folder / "build"
-        command = [_tool("cargo"), "install", "--quiet", "--locked", "--root", folder, "--target-dir", build, crate]
-        _run(command, folder, _BUILD_S)
+        options = ("--quiet", "--locked", "--root", folder, "--target-dir", build)
+        _run([_tool("cargo"), "install", *options, crate], folder, _BUILD_S)
         shutil.rmtree(build)
 
     return _installed(name, [crate], install) / "bin"

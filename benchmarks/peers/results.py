@@ -91,9 +91,9 @@ def rows(side: Side) -> list[list[str]]:
     """Cells of the table, the heading first and the ratios last."""
     table = [["events a second", *KINDS]]
     for name, rates in side.rates.items():
-        table.append([name, *(f"{rates[kind]:,.0f}" if kind in rates else "–" for kind in KINDS)])
-    ratios = {one.kind: f"{one.ratio:.2g} ×" for one in compared(side)}
-    table.append(["Tidemark's best to the best peer's", *(ratios.get(kind, "–") for kind in KINDS)])
+        table.append([name, *(f"{rates[kind]:,.0f}" if kind in rates else "-" for kind in KINDS)])
+    ratios = {one.kind: f"{one.ratio:.2g} x" for one in compared(side)}
+    table.append(["Tidemark's best to the best peer's", *(ratios.get(kind, "-") for kind in KINDS)])
     return table
 
 

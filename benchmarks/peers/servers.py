@@ -24,7 +24,13 @@ class UmaDB(Server):
         """It makes its file when it starts."""
 
     def _spawn(self, log: int) -> subprocess.Popen[bytes]:
-        command = [self._program, "--listen", f"127.0.0.1:{self.port}", "--db-path", self.folder / "uma.db"]
+        command: list[str | Path] = [
+            self._program,
+            "--listen",
+            f"127.0.0.1:{self.port}",
+            "--db-path",
+            self.folder / "uma.db",
+        ]
         return subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder)
 
 
@@ -52,5 +58,11 @@ class SierraDB(Server):
 
     def _spawn(self, log: int) -> subprocess.Popen[bytes]:
         # Its cluster logs a line for each event otherwise.
-        command = [self._program, "--config", self._config, "--log", "warn,sierradb=info,sierradb_cluster=warn"]
+        command: list[str | Path] = [
+            self._program,
+            "--config",
+            self._config,
+            "--log",
+            "warn,sierradb=info,sierradb_cluster=warn",
+        ]
         return subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder)
