@@ -82,13 +82,13 @@ format: $(INSTALLED) ## Put the code in form
 bench: $(INSTALLED) ## Measure, and print floor, goal and measured for each row
 	python -m benchmarks $(ARGS)
 
-bench-peers: $(INSTALLED) ## Measure Tidemark beside what could be picked instead; installs it into .build/peers
+bench-peers: $(INSTALLED) ## Measure Tidemark beside what could be picked instead; installs that the first time
 	python -m benchmarks.peers $(ARGS)
 
 stress: $(INSTALLED) ## Load a worker on SQLite, then one on PostgreSQL, for five minutes each, and check all they do
 	python -m benchmarks.stress $(ARGS)
 
-bench-docs: $(INSTALLED) ## Put the last measured table and plots into docs/performance.md
+bench-docs: $(INSTALLED) ## Put the last measured tables and plots into docs/performance.md
 	python -m benchmarks.document
 
 clean: ## Remove what was made
