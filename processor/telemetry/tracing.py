@@ -1,8 +1,9 @@
 """Traces: a command whose client has it sampled is followed from the fetch to the broker's acknowledgement.
 
 Each such command has a span `process`, a child of the client's. Each stage of a cycle has one span, a child of the
-first traced command in it and linked to the others that it happens to. By name they follow OpenTelemetry's conventions
-for messaging. A command that is not traced costs a look at its headers.
+first traced command in it; the first stage, `receive`, is linked to the others, and so is all that happens to them
+found. By name they follow OpenTelemetry's conventions for messaging. A command that is not traced costs a look at its
+headers.
 """
 
 import time
@@ -103,8 +104,10 @@ class CommandTraces:
         attributes["messaging.batch.message_count"] = sum(len(piece.records) for piece in taken)
         began_ns = min(one.received_ns for one in traced)
         name = f"receive {self._names[log.tenant].commands}"
-        _start(self._tracer, name, SpanKind.CLIENT, traced, attributes, began_ns).end()
-        return CycleTrace(self._tracer, traced, self._database)
+        first, *others = traced
+        links = [Link(one.span.get_span_context()) for one in others]
+        self._tracer.start_span(name, _under(first), SpanKind.CLIENT, attributes, links, began_ns).end()
+        return CycleTrace(self._tracer, first, self._database)
 
     @contextmanager
     def publishing(self, log: Log, publication: Publication) -> Iterator[None]:
@@ -117,7 +120,7 @@ class CommandTraces:
         while waiting and waiting[0].offset < publication.next_offset:
             traced.append(waiting.popleft())
         if traced[0].leads:
-            span = self._publish_span(log, publication, traced)
+            span = self._publish_span(log, publication, traced[0])
             with use_span(span, end_on_exit=True):
                 yield
         else:
@@ -129,10 +132,11 @@ class CommandTraces:
                 one.span.set_attributes(_of_outcome(outcome))
             one.span.end()
 
-    def _publish_span(self, log: Log, publication: Publication, traced: Sequence[_Traced]) -> Span:
+    def _publish_span(self, log: Log, publication: Publication, first: _Traced) -> Span:
         attributes = self._of_message("publish", log)
         attributes["messaging.batch.message_count"] = len(publication.events) + len(publication.answers)
-        return _start(self._tracer, f"publish {self._names[log.tenant].events}", SpanKind.PRODUCER, traced, attributes)
+        name = f"publish {self._names[log.tenant].events}"
+        return self._tracer.start_span(name, _under(first), SpanKind.PRODUCER, attributes)
 
     def _of_message(self, operation: str, log: Log) -> dict[str, Any]:
         names = self._names[log.tenant]
@@ -151,14 +155,14 @@ class CommandTraces:
 class CycleTrace:
     """The spans of one cycle's stages."""
 
-    def __init__(self, tracer: Tracer, traced: Sequence[_Traced], database: str) -> None:
+    def __init__(self, tracer: Tracer, first: _Traced, database: str) -> None:
         self._tracer = tracer
-        self._traced = traced
+        self._under_first = _under(first)
         self._database = database
         self._stage = self._start("decide", SpanKind.INTERNAL, {})
 
     def _start(self, name: str, kind: SpanKind, attributes: dict[str, Any]) -> Span:
-        return _start(self._tracer, name, kind, self._traced, attributes)
+        return self._tracer.start_span(name, self._under_first, kind, attributes)
 
     def decided(self) -> None:
         """The plans are made."""
@@ -175,18 +179,8 @@ class CycleTrace:
         self._stage.end()
 
 
-def _start(
-    tracer: Tracer,
-    name: str,
-    kind: SpanKind,
-    traced: Sequence[_Traced],
-    attributes: dict[str, Any],
-    start_ns: int | None = None,
-) -> Span:
-    """Start a span for what happens to many commands at once."""
-    first, *others = traced
-    links = [Link(one.span.get_span_context()) for one in others]
-    return tracer.start_span(name, set_span_in_context(first.span, _ROOT), kind, attributes, links, start_ns)
+def _under(traced: _Traced) -> Context:
+    return set_span_in_context(traced.span, _ROOT)
 
 
 def _names_parent(record: Record) -> bool:
