@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psutil
 
@@ -114,13 +114,15 @@ async def running(
     program: Program, environment: Mapping[str, str], *, process_group: int = -1
 ) -> AsyncIterator[Measured]:
     """Run a program meanwhile; with `process_group` 0, a terminal's Ctrl-C does not reach it."""
+    # uvloop, on which some measure, does not know the option.
+    group: dict[str, Any] = {} if process_group < 0 else {"process_group": process_group}
     process = await asyncio.create_subprocess_exec(
         *program.command,
         env=environment,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
         limit=2**20,
-        process_group=process_group,
+        **group,
     )
     measured = Measured(process, program.ready_line)
     try:
