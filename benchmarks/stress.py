@@ -8,6 +8,7 @@ The topics keep the newest part of each partition, so that a run of days needs d
 
 import argparse
 import asyncio
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -28,6 +29,8 @@ from processor.kafka.topics import topic_specs
 
 _KINDS: tuple[StoreKind, ...] = ("sqlite", "postgres")
 _DOCS = Path("docs/stress")
+_PAGE = Path("docs/performance.md")
+_BLOCK = re.compile(r"(<!-- stress reports: .*? -->\n).*?(<!-- end -->)", re.DOTALL)
 _KEEP = {"retention.bytes": str(64 * 2**20), "segment.bytes": str(16 * 2**20)}
 """Of each partition: some minutes at 10,000 commands a second, far more than what a worker or a reader is behind."""
 _OWN_GROUP = 0
@@ -85,7 +88,16 @@ def _write(kind: StoreKind, name: str) -> None:
     (_DOCS / f"{name}.md").write_text(page)
     for file, svg in plots.items():
         (_DOCS / name / file).write_text(svg)
-    say(f"written: {_DOCS / name}.md")
+    kept = "".join(
+        f"- {_title(page)}: [stress/{page.name}](stress/{page.name})\n" for page in sorted(_DOCS.glob("*.md"))
+    )
+    _PAGE.write_text(_BLOCK.sub(lambda match: match[1] + kept + match[2], _PAGE.read_text()))
+    say(f"written: {_DOCS / name}.md, and its place in {_PAGE}")
+
+
+def _title(page: Path) -> str:
+    with page.open() as lines:
+        return next(lines).removeprefix("# ").rstrip()
 
 
 def main() -> None:
