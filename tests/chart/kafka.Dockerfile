@@ -2,7 +2,7 @@
 ARG BASE
 FROM ${BASE}
 RUN mkdir -p /usr/share/man/man1 && apt-get update -qq \
-    && apt-get install -y -qq --no-install-recommends openjdk-17-jre-headless \
+    && apt-get install -y -qq --no-install-recommends default-jre-headless \
     && rm -rf /var/lib/apt/lists/*
 COPY . /opt/kafka
 USER 10001:10001

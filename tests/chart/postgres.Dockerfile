@@ -4,7 +4,8 @@ FROM ${BASE}
 RUN apt-get update -qq \
     && apt-get install -y -qq --no-install-recommends postgresql \
     && rm -rf /var/lib/apt/lists/* \
+    && ln -s /usr/lib/postgresql/*/bin /usr/lib/postgresql/bin \
     && useradd --uid 10001 --no-create-home server
-ENV PATH=/usr/lib/postgresql/15/bin:$PATH LANG=C
+ENV PATH=/usr/lib/postgresql/bin:$PATH LANG=C
 USER 10001:10001
 WORKDIR /data

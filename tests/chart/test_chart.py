@@ -110,6 +110,7 @@ def _of_the_chart(containers: Sequence[Object]) -> list[Object]:
         ("topics.replicationFactor=0", "/topics/replicationFactor"),
         ("image.digest=abc", "/image/digest"),
         ("store.url=mysql://x/y", "/store/url"),
+        ("metrics.prometheusRule.runbookUrl=wiki", "/metrics/prometheusRule/runbookUrl"),
     ],
 )
 @helms

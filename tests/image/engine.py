@@ -131,6 +131,14 @@ def engine() -> Iterator[Engine]:
         finally:
             process.terminate()
             process.wait(_START_S)
+            _unmount(folder)
+
+
+def _unmount(folder: str) -> None:
+    """What an engine leaves mounted below its folder: the network of the machine, where a container has used it."""
+    mounted = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+    for path in reversed([path for path in mounted if Path(path).is_relative_to(folder)]):
+        subprocess.run(["umount", path], check=True, capture_output=True, timeout=_START_S)
 
 
 def _command(folder: str, address: str) -> list[str]:
