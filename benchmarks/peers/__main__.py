@@ -75,7 +75,8 @@ def _measured(rows: Sequence[_Row], seconds: float) -> Side:
         for row in rows:
             try:
                 rates = side.rates[row.name] = uvloop.run(_on_a_site(on, row.store, row.work, seconds))
-            except CannotRun as reason:
+            except (CannotRun, RuntimeError) as reason:
+                # The others' figures stand without this one's.
                 side.left_out[row.name] = str(reason)
                 say(f"{row.name}: left out: {reason}")
             else:
@@ -155,12 +156,14 @@ async def _told(command: Sequence[str | Path], **environment: str) -> _Rates:
     try:
         async with asyncio.timeout(_LONGEST_S):
             told, _ = await process.communicate()
+    except TimeoutError:
+        raise RuntimeError(f"took more than {_LONGEST_S:.0f} s") from None
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
     if process.returncode:
-        raise RuntimeError(f"{' '.join(map(str, command[1:3]))} ended with {process.returncode}")
+        raise RuntimeError(f"its client ended with {process.returncode}")
     return msgspec.json.decode(told, type=_Rates)
 
 
