@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.document import put
-from benchmarks.peers.installing import npm_packages, python_environment
+from benchmarks.peers.installing import _installed, _run, npm_packages
 from benchmarks.peers.results import Peers, Side, compared, document, notes, rows
 from benchmarks.peers.slow_disk import DELAY_MS, run_on_slow_disk
 from benchmarks.peers.work import DATA, MANY, ONE, PIPELINED, READ_FEED, STREAMS, by_threads, places, whole
@@ -98,16 +98,29 @@ def test_what_is_installed_is_not_installed_again_unless_it_is_of_other_versions
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    mark = tmp_path / "tidemark" / "peers" / "nothing"
-    programs = python_environment("nothing", ["pip"])
-    made = (programs / "python").lstat().st_ino
-    assert python_environment("nothing", ["pip"]) == programs
-    assert (programs / "python").lstat().st_ino == made
-    (mark / "here").touch()
-    with pytest.raises(CannotRun, match="python failed: "):
-        python_environment("nothing", ["--no-index", "no-such-package"])
-    assert not (mark / "here").exists()
-    assert not (mark / "installed").exists()
+    made: list[Path] = []
+
+    def install(folder: Path) -> None:
+        assert list(folder.iterdir()) == []
+        (folder / "program").touch()
+        made.append(folder)
+
+    folder = _installed("peer", ["peer==1"], install)
+    assert _installed("peer", ["peer==1"], install) == folder
+    assert made == [folder]
+    assert _installed("peer", ["peer==2"], install) == folder
+    assert made == [folder, folder]
+
+
+def test_what_could_not_be_installed_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    def fail(folder: Path) -> None:
+        _run([sys.executable, "-c", "import sys; sys.exit('no such version')"], folder, 60.0)
+
+    for _ in range(2):
+        with pytest.raises(CannotRun, match="failed: no such version"):
+            _installed("peer", ["peer==1"], fail)
 
 
 _SYNCS = """
