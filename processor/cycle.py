@@ -322,15 +322,15 @@ class Cycles:
     async def run(self) -> None:
         """Run cycles for ever; a fault that is not of one log ends it.
 
-        While one cycle commits, the next is read, loaded and decided on what the first will leave.
+        While one cycle commits, the next is read, loaded and decided on what the first will leave. When more waits than
+        a cycle holds, one more is decided before it is its turn to commit, so that neither side waits for the other.
         """
-        committing: asyncio.Task[None] | None = None
+        commits: deque[asyncio.Task[None]] = deque()
         try:
             while True:
                 await self._waiting.wait()
-                if committing is not None and committing.done():
-                    await committing
-                    committing = None
+                while commits and commits[0].done():
+                    await commits.popleft()
                 if self._linger_s:
                     await asyncio.sleep(self._linger_s)
                 works = self._take()
@@ -343,14 +343,23 @@ class Cycles:
                     sum(len(work.unknown) for work in works),
                 )
                 ready = await self._decide(works, meter)
-                if committing is not None:
-                    await committing
-                committing = asyncio.create_task(self._commit_all(ready, meter))
-                committing.add_done_callback(lambda _: self._waiting.set())
+                while len(commits) >= (2 if self._is_behind else 1):
+                    await commits.popleft()
+                commits.append(asyncio.create_task(self._commit_after(commits[-1] if commits else None, ready, meter)))
+                commits[-1].add_done_callback(lambda _: self._waiting.set())
         finally:
-            if committing is not None:
-                committing.cancel()
-                await asyncio.gather(committing, return_exceptions=True)
+            for commit in commits:
+                commit.cancel()
+            await asyncio.gather(*commits, return_exceptions=True)
+
+    @property
+    def _is_behind(self) -> bool:
+        """Whether a whole cycle waits: less gains nothing by being taken before it can be committed."""
+        waiting = 0
+        for owned in self.logs.values():
+            if owned.outlet.has_room:
+                waiting += sum(len(piece.records) for piece in owned.slices)
+        return waiting >= self._batch_size
 
     def _take(self) -> list[_Work]:
         works: list[_Work] = []
@@ -420,6 +429,11 @@ class Cycles:
             work.plan = decide(self._rules, owned.log, before, view, work.new, work.taken.end)
             owned.planned(work.plan)
         return True
+
+    async def _commit_after(self, before: asyncio.Task[None] | None, works: list[_Work], meter: CycleMeter) -> None:
+        if before is not None:
+            await before
+        await self._commit_all(works, meter)
 
     async def _commit_all(self, works: list[_Work], meter: CycleMeter) -> None:
         standing = [work for work in works if not work.is_void]

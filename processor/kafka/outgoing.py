@@ -21,10 +21,10 @@ def event_record(log: Log, event: RecordedEvent) -> Outgoing:
 
 def reply_record(record: Record, outcome: Outcome, echoed: Headers, room_bytes: int) -> Outgoing:
     """The reply to a command record; its timestamp is now, so that a topic with retention keeps it."""
-    value = encode_outcome(outcome)
-    if _size(None, value, echoed) > room_bytes:
-        echoed = []
-    key = record.key if _size(record.key, value, echoed) <= room_bytes else None
+    key, value = record.key, encode_outcome(outcome)
+    if _size(key, value, echoed) > room_bytes:
+        echoed = echoed if _size(None, value, echoed) <= room_bytes else []
+        key = key if _size(key, value, echoed) <= room_bytes else None
     return key, value, echoed, None
 
 
@@ -53,5 +53,7 @@ def dead_letter(log: Log, topic: str, record: Record, outcome: Rejected, room_by
 
 def _size(key: bytes | None, value: bytes | None, headers: Headers) -> int:
     # Kafka's varints take a few bytes for each part.
-    names = sum(len(name) * 4 + len(text or b"") + 10 for name, text in headers)
-    return len(key or b"") + len(value or b"") + names
+    size = len(key or b"") + len(value or b"")
+    for name, text in headers:
+        size += len(name) * 4 + len(text or b"") + 10
+    return size

@@ -8,7 +8,9 @@ part in no further cycle once its backlog is full, and the other logs go on.
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any
+from functools import partial
+from itertools import islice
+from typing import Any, TypeVar
 
 import structlog
 from aiokafka import AIOKafkaProducer
@@ -38,6 +40,7 @@ _BATCH_BYTES = 512 * 1024
 _BATCH_OVERHEAD_BYTES = 4 * 1024
 _RETRY_FIRST_S, _RETRY_MOST_S = 0.1, 5.0
 _PAGE = 1_000
+_Item = TypeVar("_Item")
 # The broker and the producer disagree on what was sent: only a new producer, with a new sequence, goes on.
 _SPENT = (
     InvalidProducerEpoch,
@@ -91,16 +94,19 @@ class Outbound:
         assert self._producer is not None, "not started"
         return self._producer
 
-    async def send(self, topic: str, partition: int, records: Sequence[Outgoing]) -> None:
-        """Send records to one partition, batch after batch; returns when the last is acknowledged, however long.
+    async def send(
+        self, topic: str, partition: int, items: Sequence[_Item], encode: Callable[[_Item], Outgoing]
+    ) -> None:
+        """Send a record for each item to one partition, batch after batch; returns when the last is acknowledged.
 
-        Only cancelling ends the trying.
+        A record is made when its batch is: made all at once, they would be cold memory by then. Only cancelling ends
+        the trying.
         """
         pause_s = _RETRY_FIRST_S
         done = 0
-        while done < len(records):
+        while done < len(items):
             try:
-                done += await self.send_batch(topic, partition, records, done)
+                done += await self.send_batch(topic, partition, map(encode, islice(items, done, None)))
                 pause_s = _RETRY_FIRST_S
             except KafkaError as error:
                 self._meter.retries["publish"] += 1
@@ -111,14 +117,14 @@ class Outbound:
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, _RETRY_MOST_S)
 
-    async def send_batch(self, topic: str, partition: int, records: Sequence[Outgoing], start: int = 0) -> int:
-        """Send as many records from `start` on as one batch holds; return how many, once they are acknowledged.
+    async def send_batch(self, topic: str, partition: int, records: Iterable[Outgoing]) -> int:
+        """Send as many of the records as one batch holds; return how many, once they are acknowledged.
 
         Raises aiokafka's errors; where the sequence was broken, the producer has been made anew.
         """
         producer = self._live
         try:
-            return await _send_batch(producer, topic, partition, records, start)
+            return await _send_batch(producer, topic, partition, records)
         except _SPENT:
             await self._renew(producer)
             raise
@@ -133,18 +139,19 @@ class Outbound:
         await spent.stop()
 
 
-async def _send_batch(
-    producer: AIOKafkaProducer, topic: str, partition: int, records: Sequence[Outgoing], start: int
-) -> int:
+async def _send_batch(producer: AIOKafkaProducer, topic: str, partition: int, records: Iterable[Outgoing]) -> int:
     batch = producer.create_batch()
     count = 0
-    for key, value, headers, timestamp in records[start:]:
+    for key, value, headers, timestamp in records:
         if batch.append(key=key, value=value, timestamp=timestamp, headers=headers) is None:
             break
         count += 1
     batch.close()
     await (await producer.send_batch(batch, topic, partition=partition))
     return count
+
+
+_Answer = tuple[Record, Outcome, ReplyAddress]
 
 
 class LogPublisher:
@@ -237,43 +244,52 @@ class LogPublisher:
         fresh = [event for event in events if event.position > self._feed_position]
         if not fresh:
             return
-        records = [event_record(self._log, event) for event in fresh]
         await reach(FailPoint.BEFORE_FEED)
-        await self._outbound.send(self._names.events, self._log.partition, records)
+        await self._outbound.send(self._names.events, self._log.partition, fresh, partial(event_record, self._log))
         await reach(FailPoint.AFTER_FEED)
         self._feed_position = self.acknowledged_position = fresh[-1].position
 
     async def _send_answers(self, answers: Sequence[tuple[Record, Outcome]]) -> None:
-        lanes: dict[str, list[Outgoing]] = {}
-        replies: list[tuple[ReplyAddress, Outgoing]] = []
+        lanes: dict[str, list[_Answer]] = {}
         for record, decided in answers:
             address = self._address(record)
             outcome = replace(decided, reply_refused=True) if address.refused else decided
             standing = self._names.results if isinstance(outcome, Accepted | Duplicate) else self._names.conflicts
-            reply = reply_record(record, outcome, list(address.echoed), self._outbound.room_bytes)
-            lanes.setdefault(standing, []).append(reply)
-            if address.topic is not None:
-                replies.append((address, reply))
-            if isinstance(outcome, Rejected) and outcome.reason == "malformed":
-                letter = dead_letter(self._log, self._names.commands, record, outcome, self._outbound.room_bytes)
-                lanes.setdefault(self._names.dead_letters, []).append(letter)
-                self._meter.dead_letters += 1
+            lanes.setdefault(standing, []).append((record, outcome, address))
+        unusable = [
+            (record, outcome)
+            for record, outcome, _ in lanes.get(self._names.conflicts, ())
+            if isinstance(outcome, Rejected) and outcome.reason == "malformed"
+        ]
+        self._meter.dead_letters += len(unusable)
         await reach(FailPoint.BEFORE_REPLIES)
-        sends = [self._outbound.send(topic, self._log.partition, records) for topic, records in lanes.items()]
-        await asyncio.gather(*sends, self._send_replies(replies))
+        send, partition = self._outbound.send, self._log.partition
+        sends = [send(topic, partition, lane, self._reply) for topic, lane in lanes.items()]
+        if unusable:
+            sends.append(send(self._names.dead_letters, partition, unusable, self._dead_letter))
+        named = [answer for lane in lanes.values() for answer in lane if answer[2].topic is not None]
+        await asyncio.gather(*sends, self._send_replies(named))
         await reach(FailPoint.AFTER_REPLIES)
+
+    def _reply(self, answer: _Answer) -> Outgoing:
+        record, outcome, address = answer
+        return reply_record(record, outcome, list(address.echoed), self._outbound.room_bytes)
+
+    def _dead_letter(self, answer: tuple[Record, Rejected]) -> Outgoing:
+        return dead_letter(self._log, self._names.commands, *answer, self._outbound.room_bytes)
 
     def _address(self, record: Record) -> ReplyAddress:
         if not record.headers:
             return NOWHERE
         return reply_address(record.headers, self._is_allowed)
 
-    async def _send_replies(self, replies: Iterable[tuple[ReplyAddress, Outgoing]]) -> None:
-        send = self._outbound.reply_topics.send
-        sent = await asyncio.gather(
-            *(send(address, key, value or b"", headers) for address, (key, value, headers, _) in replies)
-        )
-        self._meter.undeliverable += sent.count(False)
+    async def _send_replies(self, answers: Iterable[_Answer]) -> None:
+        """Send to the topics that commands have named."""
+        sends = []
+        for answer in answers:
+            key, value, headers, _ = self._reply(answer)
+            sends.append(self._outbound.reply_topics.send(answer[2], key, value or b"", headers))
+        self._meter.undeliverable += (await asyncio.gather(*sends)).count(False)
 
 
 def _size(publication: Publication) -> int:

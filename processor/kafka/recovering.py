@@ -1,6 +1,7 @@
 """Carrying out what an operator has chosen for logs that do not fit the store. No worker may run meanwhile."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
@@ -85,7 +86,7 @@ async def republish(
                 topic = TopicNames.of(settings.topic_prefix, log.tenant).events
                 for done in range(first - 1, last, _PAGE):
                     events = await store.read_log(log, done, min(_PAGE, last - done))
-                    await outbound.send(topic, log.partition, [event_record(log, event) for event in events])
+                    await outbound.send(topic, log.partition, events, partial(event_record, log))
                     out += len(events)
                     on_events(out)
     finally:

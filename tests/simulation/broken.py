@@ -1,7 +1,8 @@
 """The pipeline with each of its safeguards switched off, one at a time: what the simulation has to notice."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 from msgspec.structs import replace
 
@@ -15,6 +16,8 @@ from tests.simulation.link import Link
 from tests.simulation.outbound import SimulatedOutbound
 from tests.simulation.stores import SharedStore, StoreClient
 from tests.simulation.world import Parts
+
+_Item = TypeVar("_Item")
 
 
 class _NoEpochCheck(SharedStore):
@@ -99,9 +102,11 @@ class _Guessing(StoreClient):
 class _Hasty(SimulatedOutbound):
     """Does not wait for one chunk before it sends the next."""
 
-    async def send(self, topic: str, partition: int, records: Sequence[Outgoing]) -> None:
+    async def send(
+        self, topic: str, partition: int, items: Sequence[_Item], encode: Callable[[_Item], Outgoing]
+    ) -> None:
         send = super().send
-        await asyncio.gather(*(send(topic, partition, [record]) for record in records))
+        await asyncio.gather(*(send(topic, partition, [item], encode) for item in items))
 
 
 _planned, _start_over, _with_answers = OwnedLog.planned, OwnedLog.start_over, _Work.with_answers

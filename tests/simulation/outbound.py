@@ -1,6 +1,7 @@
 """A worker's producer, without the idempotence of a real one: what was sent again may be there twice."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 
 from aiokafka.errors import KafkaConnectionError, RequestTimedOutError
 
@@ -22,8 +23,8 @@ class SimulatedOutbound(Outbound):
         self._link = link
         self._chance = chance
 
-    async def send_batch(self, topic: str, partition: int, records: Sequence[Outgoing], start: int = 0) -> int:
-        chunk = records[start : start + self._chance.random.randint(1, self._chance.profile.chunk_records)]
+    async def send_batch(self, topic: str, partition: int, records: Iterable[Outgoing]) -> int:
+        chunk = [*islice(records, self._chance.random.randint(1, self._chance.profile.chunk_records))]
         await self.append(topic, partition, chunk)
         return len(chunk)
 
