@@ -23,7 +23,7 @@ from benchmarks.invariants import check_store
 from benchmarks.load import CommandRecord, by_partition, commands
 from benchmarks.ready import ready
 from processor.cli.tuning import tune_interpreter
-from processor.cycle import Cycles, OwnedLog
+from processor.cycle import REFUSED_KEPT, Cycles, OwnedLog
 from processor.errors import Misfit, TidemarkError
 from processor.messages import Log, Publication, Slice
 from processor.settings import Settings, load_settings
@@ -57,9 +57,11 @@ async def cycles(settings: Settings, records: Sequence[CommandRecord]) -> float:
     await store.open()
     engine = Cycles(store, settings.rules, settings.limits, batch_size=settings.batch_size, on_lost=_lost)
     outlet = _Nowhere(len(records))
+    refused = await store.refused_ids(LOGS, REFUSED_KEPT)
     for log, checkpoint in (await store.claim(LOGS)).items():
-        engine.add(OwnedLog(log, checkpoint, outlet, 1, 0, 0))
-    waiting = {log: by_partition(records)[log.partition] for log in LOGS}
+        engine.add(OwnedLog(log, checkpoint, outlet, 1, 0, 0, refused[log]))
+    of_partition = by_partition(records)
+    waiting = {log: of_partition[log.partition] for log in LOGS}
     work = [asyncio.create_task(one) for one in (engine.run(), _feed(engine, waiting), outlet.done.wait())]
     try:
         begin = time.perf_counter()

@@ -114,11 +114,9 @@ WITH wanted (tenant, partition) AS (VALUES %s)
 SELECT tenant, partition, epoch, next_offset FROM wanted CROSS JOIN checkpoints USING (tenant, partition)
 """
 
-_SET_STREAM = f"""
-{_insert(streams)} ON CONFLICT (tenant, partition, name) DO UPDATE SET version = excluded.version
-WHERE number = excluded.number
+_ON_KNOWN_STREAM = """
+ON CONFLICT (tenant, partition, name) DO UPDATE SET version = excluded.version WHERE number = excluded.number
 """
-_ADD_REFUSED = _insert(refused)
 
 _MOVE = """
 UPDATE checkpoints SET
@@ -157,8 +155,8 @@ class _EventIdTaken(Exception):  # noqa: N818 - how a commit ends, not a fault
 class SqliteStore:
     """See `store.Store`.
 
-    Writes go one after another over one connection. Loads take the same one: its cache has the pages that the commit
-    will change.
+    Writes go one after another over one connection. Loads take the same one while it is free: its cache has the pages
+    that the commit will change.
     """
 
     durable = True
@@ -234,7 +232,8 @@ class SqliteStore:
         return await self._read(lambda connection: reads.read_refused_ids(connection, logs, limit))
 
     async def load(self, wanted: Mapping[Log, Wanted]) -> dict[Log, View]:
-        run = self._read if self._read_only else self._look
+        # Beside a commit by a connection of its own, as the next cycle is decided meanwhile.
+        run = self._read if self._read_only or self._writing.locked() else self._look
         return await run(lambda connection: self._load(connection, wanted))
 
     async def _load(self, connection: AsyncConnection, wanted: Mapping[Log, Wanted]) -> dict[Log, View]:
@@ -283,12 +282,17 @@ class SqliteStore:
             if places.get((tenants.get(plan.log.tenant), plan.log.partition))
             == [plan.before.epoch, plan.before.next_offset]
         ]
-        await add_events(connection, [row for tenant, plan in good for row in event_rows(tenant, plan, id_bytes)])
-        for statement, rows_of in _WRITES:
+        await add_rows(connection, events, [row for tenant, plan in good for row in event_rows(tenant, plan, id_bytes)])
+        await reach(FailPoint.WITHIN_COMMIT)
+        heads = [row for tenant, plan in good for row in stream_rows(tenant, plan)]
+        if await add_rows(connection, streams, heads, _ON_KNOWN_STREAM) != len(heads):
+            raise StoreDamaged(f"{self._path}: a new stream is there already, under another number")
+        await reach(FailPoint.WITHIN_COMMIT)
+        await add_rows(connection, refused, [row for tenant, plan in good for row in refused_rows(tenant, plan)])
+        for statement, rows_of in ((_MOVE, _moved), (_RENEW, _renewed)):
             await reach(FailPoint.WITHIN_COMMIT)
             rows = [row for tenant, plan in good for row in rows_of(tenant, plan)]
-            if await _execute_many(connection, statement, rows) != len(rows):
-                raise StoreDamaged(f"{self._path}: a new stream is there already, under another number")
+            await _execute_many(connection, statement, rows)
         written = {plan.log for _, plan in good}
         return {plan.log: Committed.YES if plan.log in written else Committed.FENCED for plan in plans}
 
@@ -400,29 +404,23 @@ def _renewed(tenant: int, plan: Plan) -> list[Row]:
     return [(to.incarnation, to.acknowledged_offset, to.acknowledged_position, tenant, plan.log.partition)]
 
 
-_WRITES: tuple[tuple[str, Callable[[int, Plan], list[Row]]], ...] = (
-    (_SET_STREAM, stream_rows),
-    (_ADD_REFUSED, refused_rows),
-    (_MOVE, _moved),
-    (_RENEW, _renewed),
-)
-
-
-async def add_events(connection: AsyncConnection, rows: list[Row]) -> None:
-    """Add events, many rows a statement.
+async def add_rows(connection: AsyncConnection, table: Table, rows: list[Row], on_conflict: str = "") -> int:
+    """Add rows, many a statement; returns how many were written. `on_conflict`: the clause behind the values.
 
     For every row of `executemany`, sqlite3 takes the interpreter's lock again, and waits for it while the worker
     computes.
     """
     driver = await _driver(connection)
-    start = 0
+    start = written = 0
     while len(rows) - start >= _FEW_ROWS:
         # Powers of two: few texts, so each is compiled once.
         size = min(1 << ((len(rows) - start).bit_length() - 1), _CHUNK)
-        await driver.execute(_insert(events, size), [*chain.from_iterable(rows[start : start + size])])
+        statement = f"{_insert(table, size)} {on_conflict}"
+        written += (await driver.execute(statement, [*chain.from_iterable(rows[start : start + size])])).rowcount
         start += size
     if start < len(rows):
-        await driver.executemany(_insert(events), rows[start:])
+        written += (await driver.executemany(f"{_insert(table)} {on_conflict}", rows[start:])).rowcount
+    return written
 
 
 async def _execute_many(connection: AsyncConnection, statement: str, rows: list[Row]) -> int:
