@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from aiokafka import AIOKafkaConsumer
 from aiokafka.abc import AbstractTokenProvider
 from aiokafka.conn import AIOKafkaConnection, CloseReason, create_conn
 from aiokafka.errors import (
@@ -115,6 +116,20 @@ async def _try_broker(address: str, options: dict[str, Any], deadline: float) ->
     except (OSError, KafkaError) as error:
         return error
     return None
+
+
+async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
+    """Stop a consumer, also while its broker is away.
+
+    Where a fetch pauses between two tries, aiokafka's cancelling of it comes out of its `stop`, as if the caller were
+    cancelled, and the connections stay open.
+    """
+    stopping = asyncio.create_task(consumer.stop())
+    await asyncio.wait([stopping])
+    if stopping.cancelled():
+        await consumer._client.close()  # noqa: SLF001  # there is no other way to it
+    else:
+        stopping.result()
 
 
 async def _prove(connection: AIOKafkaConnection, options: dict[str, Any]) -> None:

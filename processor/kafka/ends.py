@@ -4,7 +4,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from processor.errors import BrokerUnreachable
-from processor.kafka.connection import client_options
+from processor.kafka.connection import client_options, stop_consumer
 from processor.kafka.topics import require_topics
 from processor.messages import Log
 from processor.names import TopicNames
@@ -32,5 +32,5 @@ async def log_ends(settings: Settings) -> dict[Log, int]:
         what = str(error) or type(error).__name__
         raise BrokerUnreachable(f"The ends of the commands topics can't be told: {what}.") from None
     finally:
-        await consumer.stop()
+        await stop_consumer(consumer)
     return {logs[place]: end for place, end in ends.items()}

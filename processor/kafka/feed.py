@@ -7,6 +7,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from processor.fit import Found
+from processor.kafka.connection import stop_consumer
 from processor.messages import Log
 from processor.names import TopicNames
 
@@ -35,7 +36,7 @@ async def find(
             ends = await consumer.end_offsets(list(commands.values()))
             positions = await _last_positions(consumer, list(feeds.values()))
         finally:
-            await consumer.stop()
+            await stop_consumer(consumer)
     return {
         log: Found(begins[commands[log]], ends[commands[log]], group_offsets.get(log), positions[feeds[log]])
         for log in logs

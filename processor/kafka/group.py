@@ -9,7 +9,7 @@ from aiokafka.errors import for_code
 from aiokafka.structs import OffsetAndMetadata
 
 from processor.balance import Group, Member
-from processor.kafka.connection import client_options
+from processor.kafka.connection import client_options, stop_consumer
 from processor.kafka.ends import logs_by_place
 from processor.messages import Log
 from processor.settings import Settings
@@ -53,4 +53,4 @@ async def set_group_offsets(settings: Settings, offsets: Mapping[TopicPartition,
         consumer.assign(list(offsets))
         await consumer.commit({place: OffsetAndMetadata(offset, "") for place, offset in offsets.items()})
     finally:
-        await consumer.stop()
+        await stop_consumer(consumer)

@@ -10,7 +10,7 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from msgspec import Struct
 
 from processor.errors import BrokerUnreachable, FeedGap, SettingsError
-from processor.kafka.connection import client_options
+from processor.kafka.connection import client_options, stop_consumer
 from processor.kafka.feed import position_of
 from processor.kafka.topics import count_partitions
 from processor.names import TopicNames
@@ -123,7 +123,7 @@ async def read_feed(
     except KafkaError as error:
         raise BrokerUnreachable(f"The feed {topic} can't be read: {error or type(error).__name__}.") from None
     finally:
-        await consumer.stop()
+        await stop_consumer(consumer)
 
 
 def _chosen(there: range, asked: Iterable[int] | None, after: After) -> list[int]:

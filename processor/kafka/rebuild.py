@@ -12,7 +12,7 @@ from aiokafka.errors import KafkaError
 from processor.codec import decode
 from processor.decide import decide
 from processor.errors import BrokerUnreachable, Misfit
-from processor.kafka.connection import client_options
+from processor.kafka.connection import client_options, stop_consumer
 from processor.kafka.ends import logs_by_place
 from processor.kafka.topics import require_topics
 from processor.lookup import wanted
@@ -46,7 +46,7 @@ async def rebuild(settings: Settings, store: Store, on_progress: Callable[[int, 
     except KafkaError as error:
         raise BrokerUnreachable(f"The commands could not be read: {error or type(error).__name__}.") from None
     finally:
-        await consumer.stop()
+        await stop_consumer(consumer)
 
 
 class _Rebuild:

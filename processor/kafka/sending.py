@@ -25,7 +25,7 @@ from aiokafka.errors import (
 from msgspec import Struct
 
 from processor.errors import BrokerUnreachable, NotSent, TidemarkError
-from processor.kafka.connection import client_options
+from processor.kafka.connection import client_options, stop_consumer
 from processor.kafka.outgoing import Headers, Outgoing
 from processor.kafka.publish import Outbound
 from processor.kafka.topics import count_partitions
@@ -136,7 +136,7 @@ class Sender:
         self._fail(BrokerUnreachable("The connection was closed before the outcome came."))
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
-            await consumer.stop()
+            await stop_consumer(consumer)
         await self._outbound.stop()
 
     async def __aenter__(self) -> Self:

@@ -11,7 +11,7 @@ from processor.kafka.sending import Sender
 from processor.kafka.topics import create_topics
 from processor.names import TopicNames
 from processor.settings import Settings
-from tests.servers import Kafka
+from tests.servers import Broker, Kafka
 
 
 @pytest.fixture
@@ -111,3 +111,19 @@ async def test_what_is_under_way_at_the_end_fails(settings: Settings) -> None:
         await sent.outcome
     with pytest.raises(BrokerUnreachable, match="closed"):
         await sender.send(b"a", b"{}")
+
+
+async def test_it_ends_in_order_while_the_broker_is_away() -> None:
+    with Broker() as broker:
+        settings = Settings(brokers=[broker.bootstrap], partitions=1, replication_factor=1)
+        await create_topics(settings)
+        before = asyncio.all_tasks()
+        senders = [Sender(settings, "default") for _ in range(10)]
+        for sender in senders:
+            await sender.start()
+        broker.kill()
+        for sender in senders:
+            # At another moment of its next try each.
+            await asyncio.sleep(0.02)
+            await sender.stop()
+    assert asyncio.all_tasks() == before, "nothing of theirs goes on"
