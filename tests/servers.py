@@ -47,6 +47,13 @@ class CannotRun(Exception):
     """This machine lacks what the server needs; the text says what."""
 
 
+def cache_folder(name: str) -> Path:
+    """A folder in the user's cache for what is brought once, such as Kafka's jars. The one above it is there."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tidemark"
+    home.mkdir(parents=True, exist_ok=True)
+    return home / name
+
+
 class Server(ABC):
     """A server process with a data folder, a port and a log of its own. The folder goes when `close` is called."""
 
@@ -419,8 +426,7 @@ async def _create_topics(bootstrap: str, topics: list[NewTopic]) -> None:
 def kafka_libs() -> Path:
     """The folder with Kafka's jars, brought by Maven the first time and kept in the user's cache."""
     _check_java()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tidemark" / f"kafka-{KAFKA}"
-    cache.parent.mkdir(parents=True, exist_ok=True)
+    cache = cache_folder(f"kafka-{KAFKA}")
     with cache.with_suffix(".lock").open("w") as lock:
         # Held until the file is closed. Another process may be fetching them right now.
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -6,7 +6,6 @@ lone surrogate is no JSON. That no event id is in a command twice is left to the
 """
 
 import json
-import os
 import shutil
 import subprocess
 import tempfile
@@ -33,6 +32,7 @@ from processor.kafka.reading import FeedEvent, event_of
 from processor.messages import Command, Limits, Log, Outcome, RecordedEvent, Rules, Unfit, Unreadable
 from processor.names import TopicNames
 from tests.records import Past, SomeRecord, event_id
+from tests.servers import cache_folder
 
 SCHEMAS = Path(__file__).parents[1] / "schemas"
 KINDS = ["command", "event", "outcome"]
@@ -331,9 +331,8 @@ def asyncapi() -> dict[str, Any]:
     """The AsyncAPI document as the official parser reads it, references put in; brought once, by npm."""
     if not shutil.which("node") or not shutil.which("npm"):
         pytest.skip("needs node and npm for the AsyncAPI parser")
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tidemark" / f"asyncapi-parser-{PARSER}"
+    home = cache_folder(f"asyncapi-parser-{PARSER}")
     if not home.exists():
-        home.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=home.parent) as folder:
             install = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", f"@asyncapi/parser@{PARSER}"]
             brought = subprocess.run(

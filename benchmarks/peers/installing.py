@@ -4,7 +4,6 @@ Each raises `CannotRun` where the tool that installs it is missing, or fails.
 """
 
 import fcntl
-import os
 import shutil
 import subprocess
 import venv
@@ -12,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.bed import say
-from tests.servers import CannotRun
+from tests.servers import CannotRun, cache_folder
 
 _QUICK_S, _BUILD_S = 300.0, 3_600.0
 
@@ -59,8 +58,8 @@ def _tool(name: str) -> str:
 
 def _installed(name: str, what: Sequence[str], install: Callable[[Path], None]) -> Path:
     """The folder of the peer, where it is complete and of these versions; else made anew."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tidemark" / "peers"
-    home.mkdir(parents=True, exist_ok=True)
+    home = cache_folder("peers")
+    home.mkdir(exist_ok=True)
     folder = home / name
     mark, wanted = folder / "installed", "\n".join(what)
     with (home / f"{name}.lock").open("w") as lock:

@@ -16,6 +16,8 @@ from typing import Any
 
 import yaml
 
+from tests.servers import cache_folder
+
 KUBERNETES = "1.36.3"
 
 _BUILD_S = 1_200
@@ -103,8 +105,8 @@ def schemas() -> Path:
 
 
 def _cache() -> Path:
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tidemark" / "chart"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = cache_folder("chart")
+    folder.mkdir(exist_ok=True)
     return folder
 
 

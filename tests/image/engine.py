@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.servers import CannotRun
+from tests.servers import CannotRun, cache_folder
 
 ROOT = Path(__file__).parents[2]
 OFFICIAL = "python:3.13-slim"
@@ -142,5 +142,5 @@ def _unmount(folder: str) -> None:
 
 
 def _command(folder: str, address: str) -> list[str]:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tidemark" / "docker"
-    return ["dockerd", "-H", address, "--data-root", str(cache), "--exec-root", f"{folder}/exec", "-p", f"{folder}/pid"]
+    cache = str(cache_folder("docker"))
+    return ["dockerd", "-H", address, "--data-root", cache, "--exec-root", f"{folder}/exec", "-p", f"{folder}/pid"]
