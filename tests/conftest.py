@@ -8,10 +8,15 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.servers import CannotRun, Kafka, fresh_database, kafka_libs, some_kafka, some_postgres
 
 _LEFT_OUT = pytest.StashKey[list[str]]()
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("tidemark", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tidemark")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -214,7 +214,6 @@ def test_any_store_does_what_the_model_does(store_url: str) -> None:
         settings=settings(
             max_examples=15,
             stateful_step_count=20,
-            deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )
