@@ -128,14 +128,19 @@ async def ends_of(settings: Settings, topic: str) -> dict[int, int]:
 
 
 async def committed_offsets(settings: Settings) -> dict[int, int]:
-    """What is committed to the group, where it is not the beginning."""
+    """What is committed to the group of the default tenant's commands, where it is not the beginning."""
+    commands = TopicNames.of(settings.topic_prefix, DEFAULT_TENANT).commands
     admin = AIOKafkaAdminClient(bootstrap_servers=settings.brokers)
     await admin.start()
     try:
         found = await admin.list_consumer_group_offsets(settings.group)
     finally:
         await admin.close()
-    return {place.partition: offset.offset for place, offset in found.items() if offset.offset > 0}
+    return {
+        place.partition: offset.offset
+        for place, offset in found.items()
+        if place.topic == commands and offset.offset > 0
+    }
 
 
 async def lag_is_zero(settings: Settings, within_s: float) -> None:
