@@ -124,12 +124,13 @@ async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
     Where a fetch pauses between two tries, aiokafka's cancelling of it comes out of its `stop`, as if the caller were
     cancelled, and the connections stay open.
     """
-    stopping = asyncio.create_task(consumer.stop())
-    await asyncio.wait([stopping])
-    if stopping.cancelled():
+    try:
+        await consumer.stop()
+    except asyncio.CancelledError:
+        caller = asyncio.current_task()
+        if caller is None or caller.cancelling():
+            raise
         await consumer._client.close()  # noqa: SLF001  # there is no other way to it
-    else:
-        stopping.result()
 
 
 async def _prove(connection: AIOKafkaConnection, options: dict[str, Any]) -> None:
