@@ -106,6 +106,7 @@ class Ownership:
         self._running: dict[Log, _Running] = {}
         self._claims: set[asyncio.Task[None]] = set()
         self._seeks = 0
+        self._closing = False
 
     def standings(self) -> dict[Log, Standing]:
         """Of the logs that run; may be called on any thread."""
@@ -118,6 +119,9 @@ class Ownership:
 
     def assigned(self, logs: Iterable[Log]) -> None:
         """Begin to claim; returns at once."""
+        if self._closing:
+            # The group does not know yet that this worker ends.
+            return
         self.joined = True
         fresh = sorted(log for log in logs if log not in self.statuses)
         for log in fresh:
@@ -144,7 +148,8 @@ class Ownership:
         await _end(leaving.values())
 
     async def close(self) -> None:
-        """Let go of everything, claims under way included."""
+        """Let go of everything, claims under way included, and claim no more."""
+        self._closing = True
         await reach(FailPoint.ON_SHUTDOWN)
         for task in list(self._claims):
             task.cancel()

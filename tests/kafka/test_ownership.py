@@ -122,3 +122,18 @@ async def test_a_log_whose_records_are_deleted_before_they_are_read_stops_only_f
     assert ownership.statuses[LOG].state == state
     assert ("deleted before they were decided" in ownership.statuses[LOG].reason) is (state == "stopped")
     await ownership.close()
+
+
+async def test_what_is_assigned_while_the_worker_ends_is_not_claimed() -> None:
+    async def find(logs: Sequence[Log], group_offsets: Mapping[Log, int | None]) -> dict[Log, Found]:
+        return {LOG: Found(begin=0, end=0, acknowledged=None, feed_position=0)}
+
+    store = DurableStore()
+    ownership = ownership_of(store, find)
+    ownership.assigned([LOG])
+    await is_claimed(ownership)
+    await ownership.close()
+    ownership.assigned([LOG])
+    assert ownership.statuses == {}
+    await ownership.close()
+    assert (await store.checkpoints())[LOG].epoch == 1
