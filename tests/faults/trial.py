@@ -22,7 +22,7 @@ from processor.partition import partition_of
 from processor.settings import Settings
 from processor.stores.migrate import upgrade
 from tests.faults.checker import check
-from tests.faults.evidence import collect, lag_is_zero
+from tests.faults.evidence import collect, lag_is_zero, reading
 from tests.faults.history import Load, Recorder
 
 PARTITIONS = 4
@@ -214,14 +214,23 @@ class Trial:
         }
         return inherited | named | ({VARIABLE: failpoints} if failpoints else {})
 
-    async def take_over(self) -> None:
-        """Raise every log's epoch in the store, as an owner does."""
-        statement = "UPDATE checkpoints SET epoch = epoch + 1"
+    async def take_over(self) -> dict[int, int]:
+        """Raise every log's epoch in the store, as an owner does; returns the epochs, by partition."""
+        statement = "UPDATE checkpoints SET epoch = epoch + 1 RETURNING partition, epoch"
         if self.settings.store.startswith("postgresql:"):
-            await execute(self.settings.store, statement)
-        else:
-            with closing(sqlite3.connect(self.settings.store.removeprefix("sqlite:///"), timeout=30)) as store, store:
-                store.execute(statement)
+            connection = await asyncpg.connect(self.settings.store)
+            try:
+                return dict(await connection.fetch(statement))
+            finally:
+                await connection.close()
+        with closing(sqlite3.connect(self.settings.store.removeprefix("sqlite:///"), timeout=30)) as store, store:
+            return dict(store.execute(statement).fetchall())
+
+    async def is_claimed_from(self, epochs: dict[int, int]) -> None:
+        """Wait until every log has a later owner than the one of these epochs."""
+        async with reading(self.settings) as store, asyncio.timeout(_WAIT_S):
+            while any(now.epoch <= epochs[log.partition] for log, now in (await store.checkpoints()).items()):
+                await asyncio.sleep(_POLL_S)
 
     async def terminate(self, which: str) -> None:
         """Have PostgreSQL end workers' connections of which a condition holds; waits until there is one."""
