@@ -97,9 +97,14 @@ class OwnedLog:
         self._heads: dict[str, Head] = {}
 
     @property
+    def waiting(self) -> int:
+        """How many records wait."""
+        return sum(len(piece.records) for piece in self.slices)
+
+    @property
     def wants_records(self) -> bool:
         """Few records wait per log, and none while its publications pile up: the broker keeps the rest."""
-        return self.outlet.has_room and sum(len(piece.records) for piece in self.slices) < _FEW_RECORDS
+        return self.outlet.has_room and self.waiting < _FEW_RECORDS
 
     def take(self) -> Slice:
         """What waits, as one slice, for a cycle."""
@@ -355,11 +360,7 @@ class Cycles:
     @property
     def _is_behind(self) -> bool:
         """Whether a whole cycle waits: less gains nothing by being taken before it can be committed."""
-        waiting = 0
-        for owned in self.logs.values():
-            if owned.outlet.has_room:
-                waiting += sum(len(piece.records) for piece in owned.slices)
-        return waiting >= self._batch_size
+        return sum(owned.waiting for owned in self.logs.values() if owned.outlet.has_room) >= self._batch_size
 
     def _take(self) -> list[_Work]:
         works: list[_Work] = []
