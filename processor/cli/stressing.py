@@ -24,7 +24,7 @@ from processor.cli.stress_report import Report, Sample, progress_line
 from processor.cli.tuning import tune_interpreter
 from processor.codec import decode_outcome
 from processor.errors import FeedGap, SettingsError, TidemarkError
-from processor.kafka.connection import client_options, reach_broker
+from processor.kafka.connection import client_options, reach_broker, stop_consumer
 from processor.kafka.reading import read_feed
 from processor.messages import Conflict, Log
 from processor.names import TopicNames
@@ -420,7 +420,7 @@ class Stress:
                 consumer.seek(place, end)
             yield consumer
         finally:
-            await consumer.stop()
+            await stop_consumer(consumer)
 
     @asynccontextmanager
     async def _producer(self) -> AsyncIterator[AIOKafkaProducer]:
