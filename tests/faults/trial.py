@@ -60,11 +60,11 @@ async def until(holds: Callable[[], bool], within_s: float = _WAIT_S) -> None:
             await asyncio.sleep(_POLL_S)
 
 
-async def execute(postgres_url: str, statement: str) -> None:
-    """Run a statement on a PostgreSQL server, over a connection of its own."""
+async def execute(postgres_url: str, statement: str) -> list[asyncpg.Record]:
+    """Run a statement on a PostgreSQL server, over a connection of its own; returns its rows."""
     connection = await asyncpg.connect(postgres_url)
     try:
-        await connection.execute(statement)
+        return list(await connection.fetch(statement))
     finally:
         await connection.close()
 
@@ -218,11 +218,7 @@ class Trial:
         """Raise every log's epoch in the store, as an owner does; returns the epochs, by partition."""
         statement = "UPDATE checkpoints SET epoch = epoch + 1 RETURNING partition, epoch"
         if self.settings.store.startswith("postgresql:"):
-            connection = await asyncpg.connect(self.settings.store)
-            try:
-                return dict(await connection.fetch(statement))
-            finally:
-                await connection.close()
+            return dict(await execute(self.settings.store, statement))
         with closing(sqlite3.connect(self.settings.store.removeprefix("sqlite:///"), timeout=30)) as store, store:
             return dict(store.execute(statement).fetchall())
 
