@@ -11,13 +11,12 @@ import yaml
 
 from tests.chart.cluster import HERE, PARTITIONS, RELEASE, WORKERS, Cluster, load_images
 from tests.chart.tools import CannotBuild
-from tests.image.engine import Engine, engine
-from tests.servers import CannotRun, kafka_libs
+from tests.image.engine import KAFKA, POSTGRES, Engine, engine
+from tests.servers import CannotRun
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1_800)]
 
 ONE, TWO, LOAD = "tidemark-test/worker:one", "tidemark-test/worker:two", "tidemark-test/load:dev"
-KAFKA, POSTGRES = "tidemark-test/kafka:dev", "tidemark-test/postgres:dev"
 
 UPGRADE_S, KILL_S = 3.0, 10.0
 """How long a partition may be without answers at most: goals."""
@@ -47,8 +46,8 @@ def _build(docker: Engine) -> None:
     docker.build_tidemark(ONE)
     docker.run("tag", ONE, TWO)
     docker.build(LOAD, HERE / "load.Dockerfile", HERE.parent, BASE=ONE)
-    docker.build(KAFKA, HERE / "kafka.Dockerfile", kafka_libs(), BASE=docker.base())
-    docker.build(POSTGRES, HERE / "postgres.Dockerfile", HERE, BASE=docker.base())
+    docker.build_kafka()
+    docker.build_postgres()
 
 
 @pytest.fixture(params=["helm3", "helm4"])

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.chart, pytest.mark.usefixtures("built"), pytest.mark.t
     ],
 )
 def test_is_taken(file: str, services: set[str]) -> None:
-    done = run("compose", "-format", "json", file, cwd=DOCKER)
+    done = run("docker-compose", "--file", file, "config", "--format", "json", cwd=DOCKER)
 
     assert not done.returncode, done.stderr
     project = json.loads(done.stdout)

@@ -48,8 +48,9 @@ PROGRAMS = {
         "cmd/helm-unittest",
         "github.com/vmware-labs/yaml-jsonpath=github.com/helm-unittest/yaml-jsonpath@v0.4.0",
     ),
-    "compose": Program("github.com/compose-spec/compose-go/v2", "v2.16.2", "cmd"),
+    "docker-compose": Program("github.com/docker/compose/v2", "v2.40.3", "cmd"),
     "kubeconform": Program("github.com/yannh/kubeconform", "v0.8.0", "cmd/kubeconform"),
+    "promtool": Program("github.com/prometheus/prometheus", "v0.305.0", "cmd/promtool"),
 }
 
 _CRDS = {

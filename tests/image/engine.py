@@ -15,15 +15,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.servers import CannotRun, cache_folder
+from tests.servers import CannotRun, cache_folder, kafka_libs
 
 ROOT = Path(__file__).parents[2]
 OFFICIAL = "python:3.13-slim"
 OURS = "tidemark-test/base"
+KAFKA = "tidemark-test/kafka:dev"
+POSTGRES = "tidemark-test/postgres:dev"
 
 _START_S = 60.0
 _BUILD_S = 900
 _PULL_S = 120
+_PARTS = Path(__file__).parent / "parts"
 _PACKAGES = "ca-certificates,python3,python3-venv"
 
 
@@ -55,6 +58,12 @@ class Engine:
         """Whether an image is there."""
         return bool(self.run("images", "--quiet", image))
 
+    def pulls(self, image: str) -> bool:
+        """Whether an image is there, or can be brought."""
+        if not self.has(image):
+            self.run("pull", "--quiet", image, check=False, timeout_s=_PULL_S)
+        return self.has(image)
+
     def base(self) -> str:
         """An image with Python to build on. Raises `CannotRun`."""
         if given := os.environ.get("TIDEMARK_TEST_BASE_IMAGE"):
@@ -62,8 +71,7 @@ class Engine:
         for image in (OURS, OFFICIAL):
             if self.has(image):
                 return image
-        self.run("pull", "--quiet", OFFICIAL, check=False, timeout_s=_PULL_S)
-        if self.has(OFFICIAL):
+        if self.pulls(OFFICIAL):
             return OFFICIAL
         self._make_base()
         return OURS
@@ -93,6 +101,16 @@ class Engine:
     def build_tidemark(self, tag: str) -> None:
         """The product's image."""
         self.build(tag, ROOT / "docker" / "Dockerfile", ROOT, BASE=self.base())
+
+    def build_kafka(self) -> None:
+        """An image that is set up as the official one, from Kafka's jars."""
+        jars = "tidemark-test/kafka:jars"
+        self.build(jars, _PARTS / "kafka-jars.Dockerfile", kafka_libs(), BASE=self.base())
+        self.build(KAFKA, _PARTS / "kafka.Dockerfile", _PARTS, BASE=jars)
+
+    def build_postgres(self) -> None:
+        """An image that is set up as the official one, from Debian's packages."""
+        self.build(POSTGRES, _PARTS / "postgres.Dockerfile", _PARTS, BASE=self.base())
 
 
 def _trim(root: Path) -> None:
