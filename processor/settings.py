@@ -251,8 +251,8 @@ class Settings(BaseSettings):
     )
     trace_one_in: int = _field(
         0,
-        "Of the commands whose client sent no `traceparent`, one in so many is traced; 0 for none. Traces need an "
-        "`OTEL_EXPORTER_OTLP_ENDPOINT`.",
+        "One in so many commands is traced, or where its client sent a `traceparent`, the next that has none; 0 for "
+        "none. Traces need an `OTEL_EXPORTER_OTLP_ENDPOINT`.",
         least=0,
         most=1_000_000,
     )

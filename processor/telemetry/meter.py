@@ -93,9 +93,9 @@ class WorkerMeter(Meter):
         """Of many commands, one in so many is enough to find out who has a notable share, and stands for the others."""
         self._hot.turn()
         step = 1 if len(plan.answers) <= _FEW else _HOT_EVERY
-        for _, outcome in plan.answers[self._hot_phase % step :: step]:
-            if isinstance(outcome, Accepted | Duplicate | Conflict):
-                self._hot.count((plan.log.tenant, str(outcome.stream)), step)
+        sample = [outcome for _, outcome in plan.answers[self._hot_phase % step :: step]]
+        streams = [str(outcome.stream) for outcome in sample if isinstance(outcome, Accepted | Duplicate | Conflict)]
+        self._hot.count(((plan.log.tenant, stream) for stream in streams), step)
         self._hot_phase += 1
 
     # --- from the publishers

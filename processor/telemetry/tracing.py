@@ -42,7 +42,7 @@ class _Traced(Struct):
 class CommandTraces:
     """The traced commands that are on their way, and the spans of what happens to them.
 
-    `one_in`: of commands without a trace context, one in so many begins a trace of its own; 0 for none.
+    `one_in`: one in so many commands begins a trace of its own, if its client has given it no context; 0 for none.
     """
 
     def __init__(
@@ -83,9 +83,17 @@ class CommandTraces:
                 waiting.append(_Traced(record.offset, now_ns, span))
 
     def _by_lot(self, piece: Slice) -> list[Record]:
-        without = [record for record in piece.records if not record.headers or not _names_parent(record)]
-        chosen = without[self._until_next - 1 :: self._one_in]
-        self._until_next = (self._until_next - 1 - len(without)) % self._one_in + 1
+        """One in so many commands, or where its client has given it a trace context, the next one that has none."""
+        records, at = piece.records, self._until_next - 1
+        chosen = []
+        while at < len(records):
+            record = records[at]
+            if record.headers and _names_parent(record):
+                at += 1
+            else:
+                chosen.append(record)
+                at += self._one_in
+        self._until_next = at - len(records) + 1
         return chosen
 
     def cycle(self, taken: Sequence[Slice]) -> "CycleTrace | None":

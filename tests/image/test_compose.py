@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import pytest
 
@@ -32,7 +33,7 @@ class Compose:
     """Docker Compose with the project's own file, and what it runs."""
 
     def __init__(self, docker: Engine) -> None:
-        self._command = [program("docker-compose"), "--file", _FILE, "--project-name", "tidemark-test"]
+        self._command: list[str | Path] = [program("docker-compose"), "-f", _FILE, "-p", "tidemark-test"]
         self._environment = dict(docker.environment)
         self._asked_for = json.loads(self.run("config", "--format", "json"))["services"]
         self.services = ["worker"]
@@ -95,7 +96,7 @@ def test_from_nothing_to_the_real_input_stored_and_a_clean_end(compose: Compose)
         time.sleep(0.5)
     assert [compose.state(service)["ExitCode"] for service in ("topics", "migrate")] == [0, 0]
 
-    command = [sys.executable, "-m", "processor.cli", "send", INPUT]
+    command = [sys.executable, "-m", "processor.cli", "send", str(INPUT)]
     subprocess.run(command, check=True, env=os.environ | {"TIDEMARK_BROKERS": _OUTSIDE}, timeout=_SEND_S)
     counts = json.loads(COUNTS.read_text())
     verified = json.loads(compose.run("exec", "-T", "worker", "tidemark", "verify", "--output", "json"))
