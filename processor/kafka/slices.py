@@ -181,6 +181,9 @@ class SliceConsumerThread(driver.AIOKafkaConsumerThread):
         """Commit for lag tools; nothing rests on it, so a failure is only said. Returns whether it is done."""
         assigned = self.assignment()
         own = {TopicPartition(*tp): OffsetAndMetadata(offset, "") for tp, offset in offsets.items() if tp in assigned}
+        if not own:
+            # The group has taken them back, which the main loop is not told of yet.
+            return False
         try:
             # While the coordinator is away, aiokafka would try for ever.
             async with asyncio.timeout(_COMMIT_TIMEOUT_S):

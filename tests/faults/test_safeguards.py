@@ -45,7 +45,8 @@ async def a_zombie_writes_nothing(trial: Trial, without: str) -> list[str]:
         await until(lambda: successor.is_stopped)
         claimed = await places(trial)
         zombie.send(signal.SIGCONT)
-        while "another owner has claimed" not in zombie.said:
+        # Or the group has taken its logs back before the store could say so, and it has claimed them anew.
+        while "another owner has claimed" not in zombie.said and zombie.said.count("owning logs") < 2:
             assert not zombie.has_ended, zombie.said
             now = await places(trial)
             written = [log for log, (epoch, at) in now.items() if epoch == claimed[log][0] and at != claimed[log][1]]

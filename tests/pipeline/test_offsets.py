@@ -8,7 +8,9 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
+from faust.types import TP
 
+from processor.kafka.slices import SliceConsumerThread
 from tests.pipeline.conftest import Pipeline
 from tests.pipeline.test_commands import command
 
@@ -43,3 +45,20 @@ async def test_an_offset_that_could_not_be_committed_is_committed_later(
         while (await committed(sqlite_pipeline)).get(place) != offset + 1:
             await asyncio.sleep(0.1)
     assert failures == 2
+
+
+async def test_a_worker_ends_in_order_that_the_group_has_taken_all_partitions_from_meanwhile(
+    sqlite_pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = 0
+
+    def no_longer(thread: SliceConsumerThread) -> set[TP]:
+        nonlocal asked
+        asked += 1
+        return set()
+
+    async with sqlite_pipeline.worker(), asyncio.timeout(30):
+        await sqlite_pipeline.send(command("order-1", "Placed"))
+        await sqlite_pipeline.outcomes(1)
+        monkeypatch.setattr(SliceConsumerThread, "assignment", no_longer)
+    assert asked, "it has had an offset to commit"
