@@ -3,7 +3,7 @@
 import os
 import shutil
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
@@ -19,7 +19,7 @@ from processor.names import DEFAULT_TENANT, TopicNames
 from processor.settings import Settings
 from processor.stores import open_store
 from processor.stores.migrate import upgrade
-from tests.servers import Broker, Postgres, fresh_database
+from tests.servers import ROOMY_JAVA, Broker, Postgres, fresh_database
 
 StoreKind = Literal["sqlite", "postgres", "memory"]
 
@@ -90,17 +90,17 @@ class Bed:
 
 
 @contextmanager
-def bed(java_options: Sequence[str] = (), *, process_group: int = -1) -> Iterator[Bed]:
+def bed(*, process_group: int = -1) -> Iterator[Bed]:
     """A bed on the servers named by `TIDEMARK_BENCH_KAFKA` and `TIDEMARK_BENCH_POSTGRES`, or on ones of its own.
 
-    Its own PostgreSQL has its defaults: whatever is committed is on the disk. With `process_group` 0, a terminal's
-    Ctrl-C does not reach them.
+    Its own have their defaults: a broker with a gigabyte, a PostgreSQL that has on the disk what is committed. With
+    `process_group` 0, a terminal's Ctrl-C does not reach them.
     """
     with ExitStack() as servers:
         bootstrap = os.environ.get("TIDEMARK_BENCH_KAFKA")
         if bootstrap is None:
             say("starting a broker")
-            broker = Broker(java_options)
+            broker = Broker(ROOMY_JAVA)
             broker.process_group = process_group
             bootstrap = servers.enter_context(broker).bootstrap
         postgres = os.environ.get("TIDEMARK_BENCH_POSTGRES")

@@ -24,7 +24,7 @@ from benchmarks.load import PARTITIONS, CommandRecord, Commands, Mix, preload
 from benchmarks.openloop import Client
 from benchmarks.process import WORKER, Measured, running
 from processor.kafka.group import describe_group
-from tests.servers import Broker, Postgres
+from tests.servers import ROOMY_JAVA, Broker, Postgres
 
 Amount = Literal[
     "worker_us", "broker_us", "postgres_us", "flushes", "commands_bytes", "feed_bytes", "reply_bytes", "store_bytes",
@@ -32,8 +32,6 @@ Amount = Literal[
 ]  # fmt: skip
 
 _IDLE_S = 6.0
-QUIET_JAVA = ("-XX:TieredStopAtLevel=4", "-Xmx512m")
-"""A broker that runs for long has its code compiled well, unlike one that is to start quickly."""
 _FLUSHES = "SELECT sum(fsyncs)::bigint FROM pg_stat_io WHERE object = 'wal'"
 _STORED = """
 SELECT sum(pg_total_relation_size(relid))::bigint FROM pg_catalog.pg_statio_user_tables
@@ -79,7 +77,7 @@ class Size(Struct, frozen=True):
 
 async def measure(machine: dict[str, str | int | float], size: Size) -> Costs:
     """Make all runs, on servers of their own. Raises `RuntimeError` where a run breaks an invariant."""
-    with Broker(QUIET_JAVA) as broker, Postgres() as postgres, TemporaryDirectory() as folder:
+    with Broker(ROOMY_JAVA) as broker, Postgres() as postgres, TemporaryDirectory() as folder:
         lab = _Lab(broker, postgres, Path(folder))
         count, several = size.commands, size.commands // 3
         for _ in range(_WARM_UPS):

@@ -20,7 +20,6 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from benchmarks.bed import Bed, Site, StoreKind, bed, say
-from benchmarks.costs import QUIET_JAVA
 from benchmarks.experiment import NAMES
 from benchmarks.process import WORKER, running
 from benchmarks.report import RESULT, machine
@@ -111,7 +110,7 @@ def main() -> None:
         return
     RESULT.parent.mkdir(exist_ok=True)
     worst = 0
-    with bed(QUIET_JAVA, process_group=_OWN_GROUP) as on:
+    with bed(process_group=_OWN_GROUP) as on:
         for kind in kinds:
             say(f"--- {kind}")
             worst = max(worst, asyncio.run(_stress(on, kind, arguments)))

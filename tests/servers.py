@@ -35,6 +35,11 @@ from processor.kafka.embedded import EmbeddedBroker
 KAFKA = "4.3.1"
 POSTGRES_IMAGE = "postgres:17-alpine"
 
+SMALL_JAVA = ("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+"""Starts quickly and takes little memory. Under load it stands still for 0.1 s every second or so, for its garbage."""
+ROOMY_JAVA = ("-Xms1g", "-Xmx1g", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+"""For measuring: the gigabyte of its own start script, and no compiler at work for minutes beside what is measured."""
+
 _JAVA = 17
 _START_S = 60.0
 _STOP_S = 20.0
@@ -175,22 +180,16 @@ def _is_alive(process: psutil.Process) -> bool:
 class Broker(Server):
     """Apache Kafka as one KRaft node, from Maven's jars; needs Java and, the first time, Maven.
 
-    The first start of a data folder takes about ten seconds, later ones half of that. `java_options` come after the
-    ones for a small, quick start, so they win.
+    The first start of a data folder takes about ten seconds, later ones half of that.
     """
 
     name = "kafka"
     ready_line = b"Kafka Server started"
 
-    def __init__(self, java_options: Sequence[str] = ()) -> None:
+    def __init__(self, java_options: Sequence[str] = SMALL_JAVA) -> None:
         libs = kafka_libs()
         super().__init__()
-        self._java = [
-            "java",
-            *("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"),
-            *java_options,
-            *("-cp", f"{libs}/*"),
-        ]
+        self._java = ["java", *java_options, "-Xshare:auto", "-cp", f"{libs}/*"]
         self._config = self.folder / "server.properties"
 
     @property
