@@ -18,10 +18,10 @@ import asyncpg
 from msgspec import Struct
 
 from benchmarks.bed import Bed, Site, say
+from benchmarks.client import Client
 from benchmarks.drain import Ends, amount_of
 from benchmarks.invariants import check_run
 from benchmarks.load import PARTITIONS, CommandRecord, Commands, Mix, preload
-from benchmarks.openloop import Client
 from benchmarks.process import WORKER, Measured, running
 from processor.kafka.group import describe_group
 from tests.servers import ROOMY_JAVA, Broker, Postgres
@@ -133,7 +133,7 @@ class _Lab:
         """Commands that come at a rate."""
         records = Commands().take(int(rate * seconds))
         async with self._site() as (site, tap), self._working(site, tap, workers) as team:
-            client = Client(site)
+            client = Client(site, linger_ms=2)
             gauge = _Gauge(self._broker, self._postgres, site, tap)
             try:
                 await gauge.begin(team)
