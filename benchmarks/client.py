@@ -53,7 +53,8 @@ class Client:
             sent = due
             self._producer.poll(0)
             # `consume` returns when it has all that it is asked for: the first one is waited for, the others are there.
-            if replies := self._consumer.consume(1, _WAIT_S):
+            until_due_s = sent / rate - (time.perf_counter() - begin) if sent < len(records) else _WAIT_S
+            if replies := self._consumer.consume(1, min(max(until_due_s, 0), _WAIT_S)):
                 replies += self._consumer.consume(_AT_ONCE, 0)
             now = time.perf_counter() - begin
             for reply in replies:
