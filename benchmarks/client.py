@@ -13,20 +13,25 @@ from benchmarks.load import PARTITIONS, CommandRecord
 
 _LONGEST_S = 60.0
 _WAIT_S = 0.002
-_AT_ONCE = 1_000
 
 Waits = list[tuple[int, float]]
 """For each command its partition, and the milliseconds from due to answered."""
 
 
 class Client:
-    """Sends each command when it is due, however late that is. All are accepted: a reply's offset is its command's."""
+    """Sends each command when it is due, however late that is. All are accepted: a reply's offset is its command's.
 
-    def __init__(self, site: Site, *, linger_ms: int) -> None:
+    `at_once`: replies are taken when so many are there, or 2 ms are over.
+    """
+
+    def __init__(self, site: Site, *, linger_ms: int, at_once: int) -> None:
+        self._at_once = at_once
         brokers = {"bootstrap.servers": ",".join(site.settings.brokers)}
         self._topic = site.names.commands
         self._producer = Producer({**brokers, "acks": "all", "linger.ms": linger_ms})
-        self._consumer = Consumer({**brokers, "group.id": "bench-client", "enable.auto.commit": False})
+        self._consumer = Consumer(
+            {**brokers, "group.id": "bench-client", "enable.auto.commit": False, "fetch.wait.max.ms": 10}
+        )
         self._consumer.assign([TopicPartition(site.names.results, n, 0) for n in range(PARTITIONS)])
 
     def close(self) -> None:
@@ -52,10 +57,8 @@ class Client:
                 )
             sent = due
             self._producer.poll(0)
-            # `consume` returns when it has all that it is asked for: the first one is waited for, the others are there.
-            until_due_s = sent / rate - (time.perf_counter() - begin) if sent < len(records) else _WAIT_S
-            if replies := self._consumer.consume(1, min(max(until_due_s, 0), _WAIT_S)):
-                replies += self._consumer.consume(_AT_ONCE, 0)
+            until_due_s = sent / rate - (time.perf_counter() - begin)
+            replies = self._consumer.consume(self._at_once, min(max(until_due_s, _WAIT_S / 2), _WAIT_S))
             now = time.perf_counter() - begin
             for reply in replies:
                 if reply.error() is not None:

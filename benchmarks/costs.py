@@ -133,7 +133,7 @@ class _Lab:
         """Commands that come at a rate."""
         records = Commands().take(int(rate * seconds))
         async with self._site() as (site, tap), self._working(site, tap, workers) as team:
-            client = Client(site, linger_ms=2)
+            client = Client(site, linger_ms=2, at_once=1_000)
             gauge = _Gauge(self._broker, self._postgres, site, tap)
             try:
                 await gauge.begin(team)

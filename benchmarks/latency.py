@@ -48,6 +48,6 @@ async def _measured(site: Site, records: Sequence[CommandRecord], *, bare: bool)
     async with AsyncExitStack() as stack:
         process = await stack.enter_async_context(running(BARE_ECHO if bare else WORKER, site.environment()))
         await process.ready()
-        client = Client(site, linger_ms=0)
+        client = Client(site, linger_ms=0, at_once=1)
         stack.callback(client.close)
         return await asyncio.to_thread(client.measure, records, RATE)

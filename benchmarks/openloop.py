@@ -23,7 +23,7 @@ _HOT = Mix(hot_share=0.9)
 _WARM_UP_S = 1.0
 _NOT_COUNTED = 0.1
 """The beginning of each level, while queues fill."""
-_LINGER_MS = 2
+_LINGER_MS, _AT_ONCE = 2, 1_000
 
 
 class Level(Struct):
@@ -60,7 +60,7 @@ async def offer(bed: Bed, drain_rate: float, seconds: float) -> Offered:
             async with AsyncExitStack() as stack:
                 worker = await stack.enter_async_context(running(WORKER, site.environment()))
                 await worker.ready()
-                client = Client(site, linger_ms=_LINGER_MS)
+                client = Client(site, linger_ms=_LINGER_MS, at_once=_AT_ONCE)
                 stack.callback(client.close)
 
                 async def at(share: int, seconds: float, mix: Mix | None = None) -> tuple[Level, Waits]:
