@@ -23,7 +23,7 @@ _HOT = Mix(hot_share=0.9)
 _WARM_UP_S = 1.0
 _NOT_COUNTED = 0.1
 """The beginning of each level, while queues fill."""
-_LINGER_MS, _AT_ONCE = 2, 1_000
+_LINGER_MS, _AT_ONCE = 5, 1_000
 
 
 class Level(Struct):

@@ -140,9 +140,10 @@ def build_app(settings: Settings, names: Mapping[str, TopicNames]) -> SliceApp:
 
 def _taking(app: SliceApp) -> Callable[[Any], Any]:
     async def take(stream: Any) -> None:
-        """Hand each slice on to the cycles. What escapes an agent counts as done, so nothing may."""
-        async for piece in stream:
-            _offer(app, piece)
+        """Hand the slices of each fetch on to the cycles. What escapes an agent counts as done, so nothing may."""
+        async for slices in stream:
+            for piece in slices:
+                _offer(app, piece)
 
     return take
 

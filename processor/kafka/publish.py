@@ -40,6 +40,7 @@ _BATCH_BYTES = 512 * 1024
 _BATCH_OVERHEAD_BYTES = 4 * 1024
 _RETRY_FIRST_S, _RETRY_MOST_S = 0.1, 5.0
 _PAGE = 1_000
+_TOGETHER = 1_024
 _Item = TypeVar("_Item")
 # The broker and the producer disagree on what was sent: only a new producer, with a new sequence, goes on.
 _SPENT = (
@@ -210,15 +211,24 @@ class LogPublisher:
         await self._catch_up(read_events, watermark)
         while True:
             while self._queue:
-                publication = self._queue.popleft()
+                publications = self._take()
+                publication = _joined(publications)
                 with self._meter.publishing(self._log, publication):
                     await self._publish(publication)
                 had_room = self.has_room
-                self._pending -= _size(publication)
+                self._pending -= sum(map(_size, publications))
                 if self.has_room and not had_room:
                     self._on_room()
             self._wake.clear()
             await self._wake.wait()
+
+    def _take(self) -> list[Publication]:
+        """What has gathered while the one before was under way goes out together: many cycles can end meanwhile."""
+        taken = [self._queue.popleft()]
+        size = _size(taken[0])
+        while self._queue and (size := size + _size(self._queue[0])) <= _TOGETHER:
+            taken.append(self._queue.popleft())
+        return taken
 
     async def _catch_up(
         self, read_events: Callable[[Log, int, int], Awaitable[list[RecordedEvent]]], watermark: int
@@ -290,6 +300,18 @@ class LogPublisher:
             key, value, headers, _ = self._reply(answer)
             sends.append(self._outbound.reply_topics.send(answer[2], key, value or b"", headers))
         self._meter.undeliverable += (await asyncio.gather(*sends)).count(False)
+
+
+def _joined(publications: Sequence[Publication]) -> Publication:
+    """Publications that follow on each other as one."""
+    if len(publications) == 1:
+        return publications[0]
+    return Publication(
+        events=[event for publication in publications for event in publication.events],
+        answers=[answer for publication in publications for answer in publication.answers],
+        next_offset=publications[-1].next_offset,
+        last_position=publications[-1].last_position,
+    )
 
 
 def _size(publication: Publication) -> int:

@@ -1,7 +1,8 @@
-"""A Faust transport that hands on slices: one message for all the records of a partition in a fetch.
+"""A Faust transport that hands on slices: one message for all the records of a topic in a fetch, a slice per partition.
 
-Faust's cost is per message. With a slice as the message, its agents, assignment and group membership stay, and the cost
-per record is that of the fetch. What this transport changes, besides:
+Faust's cost is per message: two tasks and several turns of the event loop. With a whole fetch as the message, its
+agents, assignment and group membership stay, the cost per record is that of the fetch, and all that came together is
+there for one cycle. What this transport changes, besides:
 
 - Records are fetched only for the logs that want them, so nothing piles up behind a log that stands still.
 - Where to read is the store's to say, not the group's committed offsets: nothing is fetched for a log before `seek`.
@@ -11,7 +12,7 @@ Each class overrides the one of Faust 0.15 with the same name; what is not overr
 """
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 import aiokafka
@@ -36,6 +37,9 @@ _T = TypeVar("_T")
 _FETCH_WAIT_S = 1.0
 _COMMIT_TIMEOUT_S = 5.0
 _SOME_LEFT_OUT_WAIT_S = 0.02
+_REST_MS_PER_SLICE = 0.75
+_LEAST_REST_MS, _MOST_REST_MS = 2, 50
+_PLENTY_BYTES = 256 * 1024
 
 
 class Fetched(NamedTuple):
@@ -113,7 +117,33 @@ class SliceConsumerThread(driver.AIOKafkaConsumerThread):
             logger.warning("a fetch failed, trying again", error=repr(error))
             await asyncio.sleep(_FETCH_WAIT_S)
             return {}
-        return {tp: [self._slice(consumer, TP(*tp), records)] for tp, records in fetched.items() if tp in self._spans}
+        self._pace(consumer, len(fetched))
+        return self._by_topic(consumer, {TP(*tp): records for tp, records in fetched.items() if tp in self._spans})
+
+    def _pace(self, consumer: aiokafka.AIOKafkaConsumer, slices: int) -> None:
+        """Let the broker gather records for the next fetch, the longer the more slices this one had.
+
+        A slice has its price however few records it holds, here and at the broker that takes what comes of it. Fetched
+        as they come, many partitions with a record each would take up the processors, and everyone would wait longer.
+        aiokafka has no way to change this while it runs.
+        """
+        rest_ms = int(_REST_MS_PER_SLICE * slices)
+        fetcher = consumer._fetcher
+        if rest_ms < _LEAST_REST_MS:
+            fetcher._fetch_min_bytes = 1
+            fetcher._fetch_max_wait_ms = self._host.consumer_options["fetch_max_wait_ms"]
+        else:
+            fetcher._fetch_min_bytes = _PLENTY_BYTES
+            fetcher._fetch_max_wait_ms = min(rest_ms, _MOST_REST_MS)
+
+    def _by_topic(
+        self, consumer: aiokafka.AIOKafkaConsumer, fetched: Mapping[TP, list[Record]]
+    ) -> dict[TP, list[Sequence[Slice]]]:
+        """For each topic one message, which goes by the first of its partitions: Faust drops all of a fetch or none."""
+        slices: dict[str, list[tuple[TP, Slice]]] = {}
+        for tp, records in fetched.items():
+            slices.setdefault(tp.topic, []).append((tp, self._slice(consumer, tp, records)))
+        return {of_topic[0][0]: [[piece for _, piece in of_topic]] for of_topic in slices.values()}
 
     def _slice(self, consumer: aiokafka.AIOKafkaConsumer, tp: TP, records: list[Record]) -> Slice:
         number, begin = self._spans[tp]
@@ -238,22 +268,22 @@ class SliceConsumer(driver.Consumer):
         return await self._thread.getmany(wanted, wait_s)
 
     def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
-        piece: Slice = record
+        slices: Sequence[Slice] = record
         return ConsumerMessage(
-            tp.topic, tp.partition, piece.begin, 0.0, 0, None, None, cast(Any, piece), None, tp=tp,
+            tp.topic, tp.partition, slices[0].begin, 0.0, 0, None, None, cast(Any, slices), None, tp=tp,
             generation_id=self.app.consumer_generation_id,
         )  # fmt: skip
 
 
-class SliceSchema(Schema[None, Slice]):
-    """What an agent's stream yields: the slice itself."""
+class SliceSchema(Schema[None, Sequence[Slice]]):
+    """What an agent's stream yields: the slices themselves."""
 
     def loads_key(self, app: AppT, message: Message, **options: Any) -> None:
-        """A slice has no key."""
+        """Slices have no key."""
 
-    def loads_value(self, app: AppT, message: Message, **options: Any) -> Slice:
-        """The slice."""
-        return cast(Slice, message.value)
+    def loads_value(self, app: AppT, message: Message, **options: Any) -> Sequence[Slice]:
+        """The slices."""
+        return cast(Sequence[Slice], message.value)
 
 
 class SliceTransport(driver.Transport):

@@ -1,0 +1,32 @@
+"""How fast the broker is asked for records."""
+
+import pytest
+from aiokafka import AIOKafkaConsumer
+
+from processor.kafka.slices import SliceConsumerThread
+from tests.pipeline.conftest import Pipeline, until
+from tests.pipeline.test_commands import command
+
+
+async def test_the_broker_gathers_records_while_they_come_on_many_partitions_and_not_when_they_are_few(
+    sqlite_pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pace = SliceConsumerThread._pace
+    paces: list[tuple[int, int, int]] = []
+
+    def noted(thread: SliceConsumerThread, consumer: AIOKafkaConsumer, slices: int) -> None:
+        fetcher = consumer._fetcher
+        assert {"_fetch_min_bytes", "_fetch_max_wait_ms"} <= vars(fetcher).keys()
+        pace(thread, consumer, slices)
+        paces.append((slices, fetcher._fetch_min_bytes, fetcher._fetch_max_wait_ms))
+
+    # Before there is a worker, so that one fetch finds them all.
+    await sqlite_pipeline.send(*[command(f"order-{number}", "Placed") for number in range(40)])
+    monkeypatch.setattr(SliceConsumerThread, "_pace", noted)
+    async with sqlite_pipeline.worker():
+        assert len(await sqlite_pipeline.outcomes(40)) == 40
+        await until(lambda: paces[-1][0] == 0)
+    gathering = [(least, wait_ms) for slices, least, wait_ms in paces if slices >= 3]
+    assert gathering
+    assert all(least > 1 and wait_ms < 100 for least, wait_ms in gathering)
+    assert {(least, wait_ms) for slices, least, wait_ms in paces if slices < 2} == {(1, 100)}
