@@ -1,4 +1,4 @@
-"""Run the benchmarks and print their table; the whole result goes to `.build/bench.json`."""
+"""Run the benchmarks, print their table, and keep the last result of each, with every run, in `.build/bench.json`."""
 
 import argparse
 import asyncio
@@ -6,12 +6,11 @@ import signal
 import sys
 import time
 
-import msgspec
 from aiokafka.errors import KafkaError
 
 from benchmarks.bed import Bed, bed, say
 from benchmarks.experiment import EXPERIMENTS, Experiment, Options
-from benchmarks.report import RESULT, Result, machine, print_table
+from benchmarks.report import Result, encoded, keep, machine, print_table
 from processor.errors import TidemarkError
 
 _FAULTS = (TidemarkError, KafkaError, TimeoutError, RuntimeError, OSError)
@@ -28,10 +27,9 @@ def main() -> None:
             asyncio.run(_measure(on, result, given.only))
     finally:
         # What was measured before it was interrupted, too.
-        RESULT.parent.mkdir(exist_ok=True)
-        RESULT.write_bytes(msgspec.json.format(msgspec.json.encode(result)) + b"\n")
+        keep(result)
     if given.output == "json":
-        print(RESULT.read_text(), end="")
+        print(encoded(result).decode(), end="")
     else:
         print_table(result)
     sys.exit(1 if result.failures else 0)

@@ -82,7 +82,7 @@ async def _feed(engine: Cycles, waiting: dict[Log, list[CommandRecord]]) -> None
     """Hand each log its next slice whenever it wants one, until all are handed over."""
     while waiting:
         engine.wanting.clear()
-        for log in [log for log in waiting if engine.logs[log].wants_records]:
+        for log in engine.to_fetch() & waiting.keys():
             begin = engine.logs[log].read_offset
             of = waiting[log][begin : begin + _SLICE]
             if of:

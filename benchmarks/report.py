@@ -1,4 +1,4 @@
-"""Rows become a table, on the terminal and in the documentation."""
+"""What was measured: kept as JSON, and as a table, on the terminal and in the documentation."""
 
 import os
 import platform
@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from msgspec import Struct, field
 from rich.console import Console
 from rich.table import Table
@@ -21,7 +22,7 @@ _MARKS = {"goal": "✓✓", "floor": "✓", "missed": "✗"}
 
 
 class Result(Struct):
-    """All of it, as `.build/bench.json` has it; `runs` by experiment and side, `broken` experiments with the reason."""
+    """Rows, `runs` by experiment and side, and `broken` experiments with the reason."""
 
     machine: dict[str, Any]
     options: Options
@@ -40,6 +41,33 @@ class Result(Struct):
             for number, run in enumerate(runs, 1)
             if run.failure is not None
         ]
+
+
+def encoded(result: Result) -> bytes:
+    """As JSON, for people too."""
+    return msgspec.json.format(msgspec.json.encode(result)) + b"\n"
+
+
+def keep(result: Result, path: Path = RESULT) -> None:
+    """Write it to the file; what that has of other experiments stays, where machine and options were the same."""
+    kept = result
+    if path.exists():
+        before = msgspec.json.decode(path.read_bytes(), type=Result)
+        if (before.machine, before.options) == (result.machine, result.options):
+            kept = _brought_up_to_date(before, result)
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(encoded(kept))
+
+
+def _brought_up_to_date(before: Result, now: Result) -> Result:
+    keys = {row.key for row in now.rows}
+    return Result(
+        now.machine,
+        now.options,
+        [row for row in before.rows if row.key not in keys] + now.rows,
+        before.runs | now.runs,
+        {name: why for name, why in before.broken.items() if name not in now.runs} | now.broken,
+    )
 
 
 def machine() -> dict[str, Any]:

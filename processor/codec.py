@@ -19,6 +19,7 @@ from processor.content import spelt
 from processor.messages import (
     MAX_SCHEMA_VERSION,
     MAX_VERSION,
+    NO_METADATA,
     Command,
     Decoded,
     Limits,
@@ -145,7 +146,9 @@ def _depth(value: bytes) -> int:
 
 def _checked(command: Command, limits: Limits) -> Command | Unfit:
     """What the types can't say: names without control characters, ids that are UUIDs, metadata that is an object."""
-    names = [] if _has_plain_names(command, limits) else _names(command)
+    if _is_plain(command, limits):
+        return command
+    names = _names(command)
     flaw = _flaw(command, names)
     too_large = _too_large(len(command.events), names, limits)
     if flaw is None and too_large is None:
@@ -153,16 +156,18 @@ def _checked(command: Command, limits: Limits) -> Command | Unfit:
     return Unfit(command.stream, command.command_id, too_large, flaw)
 
 
-def _has_plain_names(command: Command, limits: Limits) -> bool:
-    """Whether a glance is enough to see that there is no flaw in them, as it nearly always is."""
+def _is_plain(command: Command, limits: Limits) -> bool:
+    """Whether a glance is enough to see that nothing is wrong with it, as it nearly always is."""
     most = limits.name_bytes // 4
     for name in (command.stream, command.command_id, command.correlation_id, command.causation_id):
         if name is not UNSET and not (0 < len(name) <= most and name.isprintable()):
             return False
-    for event in command.events:  # noqa: SIM110 — a generator for each command is what this saves
-        if not (0 < len(event.type) <= most and event.type.isprintable()):
+    for event in command.events:
+        if event.metadata is not NO_METADATA or not (0 < len(event.type) <= most and event.type.isprintable()):
             return False
-    return True
+        if event.event_id is not UNSET and not _UUID.match(event.event_id):
+            return False
+    return 0 < len(command.events) <= limits.events
 
 
 def _names(command: Command) -> list[tuple[str, str]]:

@@ -5,7 +5,7 @@ from hashlib import sha256
 
 from msgspec import UNSET
 
-from processor.messages import Command, NewEvent, RecordedEvent
+from processor.messages import NO_METADATA, Command, NewEvent, RecordedEvent
 
 
 def spelt(text: str) -> str:
@@ -46,6 +46,8 @@ def _same_json(one: bytes, other: bytes) -> bool:
 
 def metadata_or_empty(event: NewEvent) -> bytes:
     """The metadata as it is stored: an empty object, however it was written, is no metadata."""
+    if event.metadata is NO_METADATA:
+        return b""
     text = bytes(event.metadata)
     return b"" if text[1:-1].strip() == b"" else text
 

@@ -46,6 +46,7 @@ _HEADS_KEPT = 4_096
 REFUSED_KEPT = 8_192
 """Of a log that remembers more command ids than this, each command's is looked up in the store."""
 _FEW_RECORDS = 256
+_CYCLES_AHEAD = 2
 _CAREFUL_CYCLES = 32
 """How long every event id is looked up after a presumption was wrong: clients that resend are seldom alone."""
 
@@ -101,17 +102,14 @@ class OwnedLog:
         """How many records wait."""
         return sum(len(piece.records) for piece in self.slices)
 
-    @property
-    def wants_records(self) -> bool:
-        """Few records wait per log, and none while its publications pile up: the broker keeps the rest."""
-        return self.outlet.has_room and self.waiting < _FEW_RECORDS
-
-    def take(self) -> Slice:
-        """What waits, as one slice, for a cycle."""
-        piece = self.slices.popleft()
-        while self.slices and len(piece.records) < _FEW_RECORDS:
-            more = self.slices.popleft()
-            piece = Slice(piece.log, piece.seek, piece.begin, more.end, [*piece.records, *more.records])
+    def take(self, least: int) -> Slice:
+        """What waits, until it is so many records, as one slice, for a cycle."""
+        pieces = [self.slices.popleft()]
+        count = len(pieces[0].records)
+        while self.slices and count < least:
+            pieces.append(self.slices.popleft())
+            count += len(pieces[-1].records)
+        piece = _joined(pieces)
         self.taken.append(piece)
         return piece
 
@@ -317,6 +315,15 @@ class Cycles:
         self._meter.received(piece)
         self._waiting.set()
 
+    def to_fetch(self) -> set[Log]:
+        """The logs to fetch for: few records wait for a log, or few altogether, and its publications do not pile up.
+
+        Where the backlog lies on a few logs, these are read ahead as far as many would be. The broker keeps the rest.
+        """
+        open_logs = [owned for owned in self.logs.values() if owned.outlet.has_room]
+        is_ahead = self._waiting_records >= _CYCLES_AHEAD * self._batch_size
+        return {owned.log for owned in open_logs if owned.waiting < _FEW_RECORDS or not is_ahead}
+
     def wake(self) -> None:
         """Look again at what waits: a log that had no room may have some now."""
         self._waiting.set()
@@ -360,27 +367,31 @@ class Cycles:
     @property
     def _is_behind(self) -> bool:
         """Whether a whole cycle waits: less gains nothing by being taken before it can be committed."""
-        return sum(owned.waiting for owned in self.logs.values() if owned.outlet.has_room) >= self._batch_size
+        return self._waiting_records >= self._batch_size
+
+    @property
+    def _waiting_records(self) -> int:
+        return sum(owned.waiting for owned in self.logs.values() if owned.outlet.has_room)
 
     def _take(self) -> list[_Work]:
         works: list[_Work] = []
         count = 0
         self._careful_cycles = max(0, self._careful_cycles - 1)
-        for owned in list(self.logs.values()):
-            if not owned.slices or not owned.outlet.has_room:
-                continue
+        ready = [owned for owned in self.logs.values() if owned.slices and owned.outlet.has_room]
+        share = max(_FEW_RECORDS, self._batch_size // max(1, len(ready)))
+        for owned in ready:
             if count >= self._batch_size:
                 break
             # To the end of the line, so that the logs take turns when there is more than a cycle holds.
             self.logs[owned.log] = self.logs.pop(owned.log)
-            works.append(self._read(owned))
+            works.append(self._read(owned, share))
             count += len(works[-1].taken.records)
             self._at_work[owned.log] += 1
         self.wanting.set()
         return works
 
-    def _read(self, owned: OwnedLog) -> _Work:
-        piece = owned.take()
+    def _read(self, owned: OwnedLog, share: int) -> _Work:
+        piece = owned.take(share)
         decided = owned.tip.next_offset
         old = [
             (record, decode(record.key, record.value, NO_LIMITS))
@@ -547,6 +558,15 @@ class Cycles:
         except StoreUnreachable:
             return {}
         return {log: ended for log, plan in plans.items() if (ended := _ended(plan, found.get(log))) is not None}
+
+
+def _joined(pieces: Sequence[Slice]) -> Slice:
+    """Slices that follow on each other as one."""
+    first = pieces[0]
+    if len(pieces) == 1:
+        return first
+    records = [record for piece in pieces for record in piece.records]
+    return Slice(first.log, first.seek, first.begin, pieces[-1].end, records)
 
 
 def _ended(plan: Plan, found: Checkpoint | None) -> Committed | None:

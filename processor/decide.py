@@ -181,6 +181,8 @@ class _Decider:
         self.changed: dict[str, Head] = {}
         self.events: list[RecordedEvent] = []
         self.refused: list[RefusedCommand] = []
+        # By stream, the key of the records that are in the right place.
+        self.placed: dict[str, bytes] = {}
 
     def decide(self, record: Record, decoded: Decoded) -> Outcome:
         timestamp = record.timestamp
@@ -200,8 +202,8 @@ class _Decider:
         if isinstance(decoded, Unreadable):
             return self._reject(record, "malformed", decoded.detail)
         stream, command_id = decoded.stream, decoded.command_id
-        if stream is not None:
-            flaw = self._misplaced(record.key, stream)
+        if stream is not None and ((key := record.key) is None or self.placed.get(stream) != key):
+            flaw = self._misplaced(key, stream)
             if flaw is not None:
                 return self._reject(record, *flaw, stream, command_id)
         if isinstance(decoded, Command):
@@ -221,6 +223,7 @@ class _Decider:
                 f"The stream belongs to partition {partition} of {self.rules.partitions}, not {self.log.partition}: "
                 "use Kafka's default partitioner, murmur2 of the key (librdkafka: partitioner=murmur2_random)."
             )
+        self.placed[stream] = name
         return None
 
     # --- rows 6 to 12
@@ -307,7 +310,8 @@ class _Decider:
         )
 
     def _holds(self, command: Command) -> bool:
-        return _holds(command.expected_version, self.view.heads.get(command.stream, _NO_STREAM).version)
+        expected, actual = command.expected_version, self.view.heads.get(command.stream, _NO_STREAM).version
+        return expected == actual or _holds(expected, actual)
 
     def _append(self, record: Record, command: Command, ids: list[str], time_ms: int) -> list[RecordedEvent]:
         stream = command.stream

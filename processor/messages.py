@@ -72,6 +72,9 @@ _ExactVersion = Annotated[int, Meta(ge=0, le=MAX_VERSION)]
 ExpectedVersion = _ExactVersion | Literal["any", "no_stream", "stream_exists"]
 
 
+NO_METADATA = Raw(b"{}")
+
+
 class NewEvent(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """An event as a client asks for it. `data` and `metadata` are JSON text, as it came."""
 
@@ -79,7 +82,7 @@ class NewEvent(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     event_id: str | UnsetType = UNSET
     schema_version: Annotated[int, Meta(ge=1, le=MAX_SCHEMA_VERSION)] = 1
     data: Raw = Raw(b"{}")
-    metadata: Raw = Raw(b"{}")
+    metadata: Raw = NO_METADATA
 
 
 class Command(Struct, frozen=True, forbid_unknown_fields=True, gc=False):

@@ -74,7 +74,7 @@ class Bench:
     def __init__(self) -> None:
         self.use(MemoryStore())
 
-    def use(self, store: MemoryStore) -> None:
+    def use(self, store: MemoryStore, batch_size: int = 100) -> None:
         self.store = store
         self.outlet = Kept()
         self.lost: list[tuple[OwnedLog, Misfit | None]] = []
@@ -83,7 +83,7 @@ class Bench:
             self.store,
             Rules(PARTITIONS),
             Limits(),
-            batch_size=100,
+            batch_size=batch_size,
             on_lost=lambda owned, why: self.lost.append((owned, why)),
             meter=self.told,
         )
@@ -170,13 +170,44 @@ async def test_offsets_without_records_are_passed_over(bench: Bench) -> None:
     assert publication.next_offset == 6
 
 
-async def test_small_slices_that_wait_go_together_and_large_ones_alone(bench: Bench) -> None:
+async def test_slices_that_wait_go_together_until_they_are_enough(bench: Bench) -> None:
     owned = await bench.own()
     for begin, count in ((0, 2), (2, 300), (302, 300), (602, 1)):
         bench.cycles.offer(piece(begin, count))
-    assert not owned.wants_records
-    assert [(owned.take().begin, len(owned.slices)) for _ in range(2)] == [(0, 2), (302, 1)]
-    assert owned.wants_records
+    taken = [owned.take(256) for _ in range(2)]
+    assert [(it.begin, it.end, len(it.records)) for it in taken] == [(0, 302, 302), (302, 602, 300)]
+    assert len(owned.slices) == 1
+
+
+async def test_a_backlog_of_one_log_fills_a_cycle(bench: Bench) -> None:
+    bench.use(MemoryStore(), batch_size=1_000)
+    await bench.own()
+    for begin in range(0, 1_500, 300):
+        bench.cycles.offer(piece(begin, 300))
+    async with bench.running():
+        while len(bench.outlet.publications) < 2:
+            bench.outlet.given.clear()
+            await bench.outlet.given.wait()
+    assert [station[1] for station in bench.told.stations if isinstance(station, tuple) and station[0] == "cycle"] == [
+        [(0, 1_200)],
+        [(1_200, 1_500)],
+    ]
+
+
+async def test_a_log_is_fetched_for_while_it_or_all_together_have_few_records_waiting(bench: Bench) -> None:
+    bench.use(MemoryStore(), batch_size=500)
+    owned = await bench.own()
+    other = Log("default", (LOG.partition + 1) % PARTITIONS)
+    bench.cycles.add(OwnedLog(other, owned.checkpoint, Kept(), 1, 0, 0))
+
+    bench.cycles.offer(piece(0, 900))
+    assert bench.cycles.to_fetch() == {LOG, other}, "two cycles do not wait yet"
+    bench.cycles.offer(piece(900, 100))
+    assert bench.cycles.to_fetch() == {other}
+    owned.take(900)
+    assert bench.cycles.to_fetch() == {LOG, other}
+    bench.outlet.has_room = False
+    assert bench.cycles.to_fetch() == {other}
 
 
 async def test_a_fenced_log_leaves_and_publishes_nothing(bench: Bench) -> None:

@@ -50,8 +50,8 @@ class SliceApp(faust.App):
     async def wants_records(self, tps: set[TP]) -> set[TP]:
         """The partitions to fetch now; where there is none, waits a while until there may be some."""
         self.cycles.wanting.clear()
-        logs = self.cycles.logs
-        wanted = {tp for tp in tps if (owned := logs.get(self.log_of(*tp))) is not None and owned.wants_records}
+        logs = self.cycles.to_fetch()
+        wanted = {tp for tp in tps if self.log_of(*tp) in logs}
         if not wanted:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.cycles.wanting.wait(), _WANT_NOTHING_S)

@@ -124,8 +124,8 @@ class SimulatedWorker:
         self.ownership.out_of_range(log, offset)
 
     def _wanted(self) -> list[Log]:
-        logs = self.cycles.logs
-        return [log for log in self._source.assigned if (owned := logs.get(log)) is not None and owned.wants_records]
+        logs = self.cycles.to_fetch()
+        return [log for log in self._source.assigned if log in logs]
 
     async def _take(self) -> None:
         while True:
