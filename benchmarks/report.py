@@ -73,7 +73,7 @@ def _brought_up_to_date(before: Result, now: Result) -> Result:
 def machine() -> dict[str, Any]:
     """What it was measured on."""
     return {
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "system": f"{platform.system()} {platform.machine()}",
         "processors": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
