@@ -1,11 +1,18 @@
 """The consumer group of the workers, from outside."""
 
+import asyncio
+import time
 from collections.abc import Mapping
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.protocol import ConsumerProtocol
-from aiokafka.errors import for_code
+from aiokafka.errors import (
+    GroupCoordinatorNotAvailableError,
+    GroupLoadInProgressError,
+    NotCoordinatorForGroupError,
+    for_code,
+)
 from aiokafka.structs import OffsetAndMetadata
 
 from processor.balance import Group, Member
@@ -14,15 +21,30 @@ from processor.kafka.ends import logs_by_place
 from processor.messages import Log
 from processor.settings import Settings
 
+_PAUSE_S = 0.1
+# A broker that is asked for its first group makes the topic for groups; one that takes a group over reads it first.
+_NOT_YET = (GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError)
+
 
 async def describe_group(settings: Settings) -> Group:
     """The group of the workers; of what they own, the configured tenants' logs. Raises aiokafka's errors."""
+    deadline_s = time.monotonic() + settings.startup_timeout_s
     admin = AIOKafkaAdminClient(**client_options(settings))
     try:
         await admin.start()
-        [response] = await admin.describe_consumer_groups([settings.group])
+        while True:
+            try:
+                return await _described(admin, settings)
+            except _NOT_YET:
+                if time.monotonic() > deadline_s:
+                    raise
+                await asyncio.sleep(_PAUSE_S)
     finally:
         await admin.close()
+
+
+async def _described(admin: AIOKafkaAdminClient, settings: Settings) -> Group:
+    [response] = await admin.describe_consumer_groups([settings.group])
     [(error_code, _, state, _, _, members, *_)] = response.groups
     if error_code:
         raise for_code(error_code)

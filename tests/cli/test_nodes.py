@@ -78,7 +78,7 @@ def test_a_worker_that_stands_still(shared: World, tmp_path: Path) -> None:
 
 def test_no_worker(shared: World) -> None:
     result = shared.run("nodes", "--seconds", "0.1")
-    assert result.exit_code == 1
+    assert result.exit_code == 1, result.output
     assert "start `tidemark worker`" in result.stdout
 
 
