@@ -118,7 +118,7 @@ class SliceConsumerThread(driver.AIOKafkaConsumerThread):
             await asyncio.sleep(_FETCH_WAIT_S)
             return {}
         self._pace(consumer, len(fetched))
-        return self._by_topic(consumer, {TP(*tp): records for tp, records in fetched.items() if tp in self._spans})
+        return self._by_topic(consumer, fetched)
 
     def _pace(self, consumer: aiokafka.AIOKafkaConsumer, slices: int) -> None:
         """Let the broker gather records for the next fetch, the longer the more slices this one had.
@@ -137,16 +137,21 @@ class SliceConsumerThread(driver.AIOKafkaConsumerThread):
             fetcher._fetch_max_wait_ms = min(rest_ms, _MOST_REST_MS)
 
     def _by_topic(
-        self, consumer: aiokafka.AIOKafkaConsumer, fetched: Mapping[TP, list[Record]]
+        self, consumer: aiokafka.AIOKafkaConsumer, fetched: Mapping[TopicPartition, list[Record]]
     ) -> dict[TP, list[Sequence[Slice]]]:
         """For each topic one message, which goes by the first of its partitions: Faust drops all of a fetch or none."""
         slices: dict[str, list[tuple[TP, Slice]]] = {}
-        for tp, records in fetched.items():
-            slices.setdefault(tp.topic, []).append((tp, self._slice(consumer, tp, records)))
+        for place, records in fetched.items():
+            tp = TP(*place)
+            # The main loop forgets a seek at any moment.
+            if (span := self._spans.get(tp)) is not None:
+                slices.setdefault(tp.topic, []).append((tp, self._slice(consumer, tp, span, records)))
         return {of_topic[0][0]: [[piece for _, piece in of_topic]] for of_topic in slices.values()}
 
-    def _slice(self, consumer: aiokafka.AIOKafkaConsumer, tp: TP, records: list[Record]) -> Slice:
-        number, begin = self._spans[tp]
+    def _slice(
+        self, consumer: aiokafka.AIOKafkaConsumer, tp: TP, span: tuple[int, int], records: list[Record]
+    ) -> Slice:
+        number, begin = span
         position = self._position(consumer, tp)
         end = records[-1].offset + 1 if position is None else position
         self._spans[tp] = number, end
