@@ -321,7 +321,7 @@ class Cycles:
         Where the backlog lies on a few logs, these are read ahead as far as many would be. The broker keeps the rest.
         """
         open_logs = [owned for owned in self.logs.values() if owned.outlet.has_room]
-        is_ahead = self._waiting_records >= _CYCLES_AHEAD * self._batch_size
+        is_ahead = _waiting(self.logs.values()) >= _CYCLES_AHEAD * self._batch_size
         return {owned.log for owned in open_logs if owned.waiting < _FEW_RECORDS or not is_ahead}
 
     def wake(self) -> None:
@@ -367,11 +367,7 @@ class Cycles:
     @property
     def _is_behind(self) -> bool:
         """Whether a whole cycle waits: less gains nothing by being taken before it can be committed."""
-        return self._waiting_records >= self._batch_size
-
-    @property
-    def _waiting_records(self) -> int:
-        return sum(owned.waiting for owned in self.logs.values() if owned.outlet.has_room)
+        return _waiting(owned for owned in self.logs.values() if owned.outlet.has_room) >= self._batch_size
 
     def _take(self) -> list[_Work]:
         works: list[_Work] = []
@@ -558,6 +554,10 @@ class Cycles:
         except StoreUnreachable:
             return {}
         return {log: ended for log, plan in plans.items() if (ended := _ended(plan, found.get(log))) is not None}
+
+
+def _waiting(logs: Iterable[OwnedLog]) -> int:
+    return sum(owned.waiting for owned in logs)
 
 
 def _joined(pieces: Sequence[Slice]) -> Slice:

@@ -210,6 +210,18 @@ async def test_a_log_is_fetched_for_while_it_or_all_together_have_few_records_wa
     assert bench.cycles.to_fetch() == {other}
 
 
+async def test_records_of_logs_whose_publications_pile_up_count_among_those_that_wait(bench: Bench) -> None:
+    bench.use(MemoryStore(), batch_size=500)
+    owned = await bench.own()
+    other = OwnedLog(Log("default", (LOG.partition + 1) % PARTITIONS), owned.checkpoint, Kept(), 1, 0, 0)
+    bench.cycles.add(other)
+    bench.cycles.offer(piece(0, 1_000))
+    bench.outlet.has_room = False
+    other.slices.append(piece(0, 256))
+
+    assert bench.cycles.to_fetch() == set()
+
+
 async def test_a_fenced_log_leaves_and_publishes_nothing(bench: Bench) -> None:
     owned = await bench.own()
     await bench.store.claim([LOG])
