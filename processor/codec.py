@@ -163,7 +163,9 @@ def _is_plain(command: Command, limits: Limits) -> bool:
         if name is not UNSET and not (0 < len(name) <= most and name.isprintable()):
             return False
     for event in command.events:
-        if event.metadata is not NO_METADATA or not (0 < len(event.type) <= most and event.type.isprintable()):
+        if not (0 < len(event.type) <= most and event.type.isprintable()):
+            return False
+        if event.metadata is not NO_METADATA and not bytes(event.metadata).startswith(b"{"):
             return False
         if event.event_id is not UNSET and not _UUID.match(event.event_id):
             return False
