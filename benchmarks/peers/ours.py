@@ -24,7 +24,7 @@ from benchmarks.peers.work import (
 )
 from benchmarks.process import WORKER, running
 from processor.client import Client, Event
-from processor.cycle import Cycles, OwnedLog
+from processor.cycle import REFUSED_KEPT, Cycles, OwnedLog
 from processor.errors import TidemarkError
 from processor.messages import Accepted, Log, Outcome, Publication, Slice
 from processor.names import DEFAULT_TENANT
@@ -152,8 +152,9 @@ class _Alone:
 
     async def own(self) -> None:
         """Claim all logs."""
+        refused = await self._store.refused_ids(LOGS, REFUSED_KEPT)
         for log, checkpoint in (await self._store.claim(LOGS)).items():
-            self.cycles.add(OwnedLog(log, checkpoint, self, 1, 0, 0))
+            self.cycles.add(OwnedLog(log, checkpoint, self, 1, 0, 0, refused[log]))
 
     def put(self, publication: Publication) -> None:
         """What is committed is answered."""
