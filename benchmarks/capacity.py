@@ -4,8 +4,9 @@ The measured inputs are in `benchmarks/capacity.json`. `--measure` measures them
 puts the tables into the page.
 
 Every amount (CPU, bytes, flushes) is taken as so much a second for a worker that is there, so much for a command, for
-an event, and for a cycle, of which a flush of PostgreSQL's log is the mark. A cycle takes a fixed time and some for
-each of its commands, so at a steady rate there are (1 - rate / drain rate) / fixed time of them a second.
+an event, for a cycle, of which a flush of PostgreSQL's log is the mark, and for a slice, which is what a cycle has of
+one log. A cycle takes a fixed time, some for each of its commands, and the rest behind a fetch, which is longer the
+more slices there are by then.
 """
 
 import argparse
@@ -22,7 +23,9 @@ import msgspec
 from msgspec import Struct
 
 from benchmarks.costs import Amount, Costs, Sample, Size, measure
+from benchmarks.load import PARTITIONS
 from benchmarks.report import machine
+from processor.kafka.slices import rest_ms
 
 INPUTS = Path(__file__).parent / "capacity.json"
 PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
@@ -33,6 +36,8 @@ _BUSY_DRAIN = 0.9
 """How many cores a worker uses while it drains and nothing is in its way (`docs/performance.md`)."""
 _NOT_BY_CYCLE: frozenset[Amount] = frozenset({"flushes", "store_bytes"})
 _DAY_S = 86_400
+_SHORTEST_CYCLE_S = 0.0001
+_ROUNDS = 100
 
 
 class Planning(Struct, frozen=True):
@@ -56,49 +61,97 @@ class Planning(Struct, frozen=True):
 
 
 class Price(Struct, frozen=True):
-    """One amount: for each second of a worker, command, event, and cycle."""
+    """One amount: for each second of a worker, command, event, cycle, and slice."""
 
     second: float
     command: float
     event: float
     cycle: float
+    slice: float
 
 
 class Model:
     """The costs, and what follows from them."""
 
     def __init__(self, costs: Costs) -> None:
-        one, ten, steady = costs.one_event, costs.ten_events, costs.steady
+        one, steady = costs.one_event, costs.steady
         # By its processors, not by the clock: the rest of the machine slows a run, and not what it costs.
         self.drain_rate = _BUSY_DRAIN * 1e6 / (one.amounts["worker_us"] / one.commands)
-        self.cycle_s = (1 - steady.rate / self.drain_rate) * steady.seconds / steady.amounts["flushes"]
-        self._prices = {amount: _price(amount, costs.idle, one, ten, steady) for amount in _AMOUNTS}
+        period_s = steady.seconds / steady.amounts["flushes"]
+        work_s = (1 - steady.rate / self.drain_rate) * period_s
+        slices = _slices(steady.rate * period_s, PARTITIONS / steady.workers)
+        self.cycle_s = max(_SHORTEST_CYCLE_S, work_s - rest_ms(slices) / 1000)
+        self._prices = {amount: _price(amount, costs) for amount in _AMOUNTS}
 
     def price(self, amount: Amount) -> Price:
         """What makes up an amount."""
         return self._prices[amount]
 
-    def cycles(self, rate: float) -> float:
-        """Of one worker at a steady rate, a second."""
-        return min(rate, max(0.0, 1 - rate / self.drain_rate) / self.cycle_s)
+    def cycles(self, rate: float, logs: float) -> float:
+        """Of one worker with so many logs at a steady rate, a second."""
+        idle = 1 - rate / self.drain_rate
+        if idle <= 0:
+            return 0.0
+        # The longer a cycle takes, the more logs have something, and the longer is the rest: from above, this ends at
+        # the period that brings itself about.
+        period_s = math.inf
+        for _ in range(_ROUNDS):
+            period_s = (self.cycle_s + rest_ms(_slices(rate * period_s, logs)) / 1000) / idle
+        return min(rate, 1 / period_s)
 
-    def per_second(self, amount: Amount, rate: float, workers: int, events: float = 1.0) -> float:
-        """An amount at a steady rate, spread evenly over workers; `events` of a command."""
+    def per_second(
+        self, amount: Amount, rate: float, workers: int, events: float = 1.0, partitions: int = PARTITIONS
+    ) -> float:
+        """An amount at a steady rate, spread evenly over workers and partitions; `events` of a command."""
         price = self._prices[amount]
-        cycles = workers * self.cycles(rate / workers)
+        logs = partitions / workers
+        cycles = self.cycles(rate / workers, logs)
         if amount == "flushes":
-            return cycles
-        return workers * price.second + rate * (price.command + events * price.event) + cycles * price.cycle
+            return workers * cycles
+        of_cycle = price.cycle + price.slice * (_slices(rate / workers / cycles, logs) if cycles else 0.0)
+        return workers * (price.second + cycles * of_cycle) + rate * (price.command + events * price.event)
 
 
-def _price(amount: Amount, idle: Sample, one: Sample, ten: Sample, steady: Sample) -> Price:
-    """Three runs with different mixes of commands, events and cycles make three equations; the idle one comes first."""
+def _slices(commands: float, logs: float) -> float:
+    """On how many of so many logs there is something, where so many commands have come by chance."""
+    return logs * (1 - math.exp(-commands / logs))
+
+
+def _cycles_and_slices(run: Sample) -> tuple[float, float]:
+    """Of a run, for each of its commands."""
+    cycles = run.amounts["flushes"]
+    return cycles / run.commands, cycles * _slices(run.commands / cycles, PARTITIONS / run.workers) / run.commands
+
+
+def _price(amount: Amount, costs: Costs) -> Price:
+    """Runs with different mixes of commands, events, cycles and slices make an equation each; the idle one comes first.
+
+    None is below nothing: where the two steady runs say so of cycles or slices, all that they cost is the other's.
+    """
+    idle = costs.idle
     second = max(0.0, idle.amounts[amount] / idle.seconds) if amount.endswith("_us") else 0.0
-    first, more, slow = ((run.amounts[amount] - second * run.seconds) / run.commands for run in (one, ten, steady))
-    of_one, of_ten, of_steady = (run.amounts["flushes"] / run.commands for run in (one, ten, steady))
-    cycle = max(0.0, (slow - first) / (of_steady - of_one)) if amount not in _NOT_BY_CYCLE else 0.0
-    event = max(0.0, (more - first - cycle * (of_ten - of_one)) / 9)
-    return Price(second, max(0.0, first - event - cycle * of_one), event, cycle)
+    runs = (costs.one_event, costs.ten_events, costs.steady, costs.busy)
+    one, ten, steady, busy = ((run.amounts[amount] - second * run.seconds) / run.commands for run in runs)
+    of_one, of_ten, of_steady, of_busy = map(_cycles_and_slices, runs)
+    cycle, piece = 0.0, 0.0
+    if amount not in _NOT_BY_CYCLE:
+        cycle, piece = _solved(_less(of_steady, of_one), steady - one, _less(of_busy, of_one), busy - one)
+    event = max(0.0, (ten - one - cycle * (of_ten[0] - of_one[0]) - piece * (of_ten[1] - of_one[1])) / 9)
+    return Price(second, max(0.0, one - event - cycle * of_one[0] - piece * of_one[1]), event, cycle, piece)
+
+
+def _less(pair: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
+    return pair[0] - other[0], pair[1] - other[1]
+
+
+def _solved(first: tuple[float, float], one: float, second: tuple[float, float], two: float) -> tuple[float, float]:
+    """The two unknowns of two equations (Cramer's rule), neither of them below 0."""
+    determinant = first[0] * second[1] - first[1] * second[0]
+    x = (one * second[1] - first[1] * two) / determinant
+    y = (first[0] * two - one * second[0]) / determinant
+    if x < 0:
+        return 0.0, max(0.0, two / second[1])
+    return (x, y) if y >= 0 else (max(0.0, one / first[0]), 0.0)
 
 
 # --- tables
@@ -117,20 +170,31 @@ def prices_table(model: Model, costs: Costs) -> Iterator[str]:
         "feed_bytes": "events topic (the feed)",
         "reply_bytes": "results topic",
     }
-    heads = ("", "each command", "each event", "a command with one event", "each cycle", "a worker that idles")
+    heads = (
+        "",
+        "each command",
+        "each event",
+        "a command with one event",
+        "each cycle",
+        "each slice in it",
+        "a worker that idles",
+    )
     yield from _heads(heads)
     for amount, name in names.items():
         price, unit = model.price(amount), "µs" if amount.endswith("_us") else "bytes"
         idle = f"{price.second / 1e4:.1f}% of a core" if unit == "µs" else ""
-        cycle = f"{price.cycle:,.0f} {unit}" if amount not in _NOT_BY_CYCLE else ""
+        cycle, piece = (
+            f"{cost:,.0f} {unit}" if amount not in _NOT_BY_CYCLE else "" for cost in (price.cycle, price.slice)
+        )
         of_both = price.command + price.event
-        cells = (f"{price.command:,.1f}", f"{price.event:,.1f}", f"{of_both:,.1f} {unit}", cycle, idle)
+        cells = (f"{price.command:,.1f}", f"{price.event:,.1f}", f"{of_both:,.1f} {unit}", cycle, piece, idle)
         yield f"| {name} | {' | '.join(cells)} |"
     yield ""
     yield (
         f"A worker that drains uses {_BUSY_DRAIN:g} cores where nothing else is in its way; by what a command costs, "
-        f"that is {model.drain_rate:,.0f} commands a second. A cycle takes {model.cycle_s * 1e3:.1f} ms, and "
-        f"{1e6 / model.drain_rate:.0f} µs for each of its commands, and flushes PostgreSQL's log once. "
+        f"that is {model.drain_rate:,.0f} commands a second. A cycle takes {model.cycle_s * 1e3:.1f} ms, "
+        f"{1e6 / model.drain_rate:.0f} µs for each of its commands, and flushes PostgreSQL's log once; behind it are "
+        f"{rest_ms(10) / 10:g} ms of rest for each slice that it had, {rest_ms(math.inf):g} at the most. "
         f"Measured on {costs.machine['processors']} processors, the load {costs.machine['load']} at the beginning."
     )
 
@@ -160,7 +224,8 @@ def _predicted(model: Model, name: str, run: Sample) -> Iterator[tuple[str, floa
             if amount == "flushes":
                 continue
             price = model.price(amount)
-            own = price.command + events * price.event + price.cycle * run.amounts["flushes"] / run.commands
+            cycles, slices = _cycles_and_slices(run)
+            own = price.command + events * price.event + price.cycle * cycles + price.slice * slices
             yield what, own + price.second * run.seconds / run.commands, measured
         else:
             yield what, model.per_second(amount, run.rate, run.workers, events) / run.rate * factor, measured
@@ -175,7 +240,7 @@ class Needs:
         self.partitions = max(32, 2 ** math.ceil(math.log2(self.workers * planning.logs_per_worker)))
 
         def of(amount: Amount) -> float:
-            return model.per_second(amount, rate, self.workers)
+            return model.per_second(amount, rate, self.workers, partitions=self.partitions)
 
         self.worker_cores = of("worker_us") / 1e6
         self.postgres_cores = of("postgres_us") / 1e6

@@ -42,6 +42,12 @@ _LEAST_REST_MS, _MOST_REST_MS = 2, 50
 _PLENTY_BYTES = 256 * 1024
 
 
+def rest_ms(slices: float) -> float:
+    """How long the broker gathers records for the fetch after one of so many slices."""
+    rest = _REST_MS_PER_SLICE * slices
+    return min(rest, _MOST_REST_MS) if rest >= _LEAST_REST_MS else 0.0
+
+
 class Fetched(NamedTuple):
     """Where the fetching of a partition is: the broker's end, the next offset to fetch, the end of the last slice."""
 
@@ -127,14 +133,10 @@ class SliceConsumerThread(driver.AIOKafkaConsumerThread):
         as they come, many partitions with a record each would take up the processors, and everyone would wait longer.
         aiokafka has no way to change this while it runs.
         """
-        rest_ms = int(_REST_MS_PER_SLICE * slices)
+        rest = int(rest_ms(slices))
         fetcher = consumer._fetcher
-        if rest_ms < _LEAST_REST_MS:
-            fetcher._fetch_min_bytes = 1
-            fetcher._fetch_max_wait_ms = self._host.consumer_options["fetch_max_wait_ms"]
-        else:
-            fetcher._fetch_min_bytes = _PLENTY_BYTES
-            fetcher._fetch_max_wait_ms = min(rest_ms, _MOST_REST_MS)
+        fetcher._fetch_min_bytes = _PLENTY_BYTES if rest else 1
+        fetcher._fetch_max_wait_ms = rest or self._host.consumer_options["fetch_max_wait_ms"]
 
     def _by_topic(
         self, consumer: aiokafka.AIOKafkaConsumer, fetched: Mapping[TopicPartition, list[Record]]
