@@ -31,6 +31,10 @@ from processor.messages import (
     Unreadable,
 )
 
+Header = tuple[str, bytes]
+SharedHeaders = tuple[Header, Header, Header, Header, list[Header], list[Header]]
+"""Source, subject, time, tenant, the ids that are there, and the trace context if it is."""
+
 NO_LIMITS = Limits(record_bytes=2**40, events=2**40, depth=10_000, name_bytes=2**40)
 
 _command = msgspec.json.Decoder(Command)
@@ -86,32 +90,49 @@ def decode_outcome(text: bytes) -> Outcome:
     return _outcome.decode(text)
 
 
-def event_headers(log: Log, event: RecordedEvent) -> list[tuple[str, bytes]]:
-    """The headers of an event on the feed: CloudEvents 1.0 in Kafka's binary content mode."""
+def event_headers(log: Log, event: RecordedEvent, shared: SharedHeaders | None = None) -> list[Header]:
+    """The headers of an event on the feed: CloudEvents 1.0 in Kafka's binary content mode.
+
+    `shared`: what `shared_headers` says of the event's command, where that is known already.
+    """
+    source, subject, time, tenant, ids, trace = shared or shared_headers(log, event)
     headers = [
         ("ce_specversion", b"1.0"),
         ("ce_id", event.event_id.encode()),
-        ("ce_source", _source(log.tenant, event.stream)),
+        source,
         ("ce_type", event.type.encode()),
-        ("ce_subject", event.stream.encode()),
-        ("ce_time", rfc3339(event.time_ms).encode()),
+        subject,
+        time,
         ("content-type", b"application/json"),
         ("ce_streamversion", b"%d" % event.version),
         ("ce_position", b"%d" % event.position),
         ("ce_schemaversion", b"%d" % event.schema_version),
-        ("ce_tenant", log.tenant.encode()),
+        tenant,
     ]
-    if event.correlation_id is not None:
-        headers.append(("ce_correlationid", event.correlation_id.encode()))
-    if event.causation_id is not None:
-        headers.append(("ce_causationid", event.causation_id.encode()))
-    if event.command_id is not None:
-        headers.append(("ce_commandid", event.command_id.encode()))
+    headers += ids
     if event.metadata:
         headers.append(("ce_metadata", _on_one_line(event.metadata)))
-    if event.traceparent is not None:
-        headers.append(("traceparent", event.traceparent.encode()))
+    headers += trace
     return headers
+
+
+def shared_headers(log: Log, event: RecordedEvent) -> SharedHeaders:
+    """What all events of a command have in common on the feed; of the events of two commands, nothing need be."""
+    ids: list[Header] = []
+    if event.correlation_id is not None:
+        ids.append(("ce_correlationid", event.correlation_id.encode()))
+    if event.causation_id is not None:
+        ids.append(("ce_causationid", event.causation_id.encode()))
+    if event.command_id is not None:
+        ids.append(("ce_commandid", event.command_id.encode()))
+    return (
+        ("ce_source", _source(log.tenant, event.stream)),
+        ("ce_subject", event.stream.encode()),
+        ("ce_time", rfc3339(event.time_ms).encode()),
+        ("ce_tenant", log.tenant.encode()),
+        ids,
+        [("traceparent", event.traceparent.encode())] if event.traceparent is not None else [],
+    )
 
 
 def rfc3339(time_ms: int) -> str:

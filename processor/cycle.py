@@ -46,6 +46,7 @@ _HEADS_KEPT = 4_096
 REFUSED_KEPT = 8_192
 """Of a log that remembers more command ids than this, each command's is looked up in the store."""
 _FEW_RECORDS = 256
+_AT_A_STRETCH = 256
 _CYCLES_AHEAD = 2
 _CAREFUL_CYCLES = 32
 """How long every event id is looked up after a presumption was wrong: clients that resend are seldom alone."""
@@ -371,34 +372,44 @@ class Cycles:
 
     def _take(self) -> list[_Work]:
         works: list[_Work] = []
-        count = 0
         self._careful_cycles = max(0, self._careful_cycles - 1)
-        ready = [owned for owned in self.logs.values() if owned.slices and owned.outlet.has_room]
-        share = max(_FEW_RECORDS, self._batch_size // max(1, len(ready)))
-        for owned in ready:
-            if count >= self._batch_size:
-                break
+        for owned, share in self._shares().items():
             # To the end of the line, so that the logs take turns when there is more than a cycle holds.
             self.logs[owned.log] = self.logs.pop(owned.log)
             works.append(self._read(owned, share))
-            count += len(works[-1].taken.records)
             self._at_work[owned.log] += 1
         self.wanting.set()
         return works
 
+    def _shares(self) -> dict[OwnedLog, int]:
+        """The logs whose turn it is, and how many records of each: what the others leave of a cycle, a long line gets.
+
+        A log that has more than its share of the load would otherwise fall behind in cycles that are not full.
+        """
+        ready = [owned for owned in self.logs.values() if owned.slices and owned.outlet.has_room]
+        fair = max(_FEW_RECORDS, self._batch_size // max(1, len(ready)))
+        shares: dict[OwnedLog, int] = {}
+        room = self._batch_size
+        for owned in ready:
+            if room <= 0:
+                break
+            shares[owned] = min(owned.waiting, fair)
+            room -= shares[owned]
+        for owned, share in shares.items():
+            more = max(0, min(room, owned.waiting - share))
+            shares[owned] += more
+            room -= more
+        return shares
+
     def _read(self, owned: OwnedLog, share: int) -> _Work:
         piece = owned.take(share)
-        decided = owned.tip.next_offset
+        again, fresh = _parted(piece, owned.tip.next_offset)
         old = [
             (record, decode(record.key, record.value, NO_LIMITS))
-            for record in piece.records
-            if owned.reply_from <= record.offset < decided
+            for record in again
+            if record.offset >= owned.reply_from
         ]
-        new = [
-            (record, decode(record.key, record.value, self._limits))
-            for record in piece.records
-            if record.offset >= decided
-        ]
+        new = [(record, decode(record.key, record.value, self._limits)) for record in fresh]
         heads, unknown = owned.heads_of(streams_of(chain(old, new)))
         return _Work(owned, owned.starts, list(owned.pending), heads, unknown, piece, old, new)
 
@@ -407,7 +418,13 @@ class Cycles:
         await self._load(works)
         meter.loaded()
         ready: list[_Work] = []
+        decided = 0
         for work in works:
+            if decided >= _AT_A_STRETCH:
+                # What waits for an answer only, as the commit of the cycle before does, goes on meanwhile.
+                await asyncio.sleep(0)
+                decided = 0
+            decided += len(work.new)
             if not work.is_void and await self._plan_surely(work):
                 ready.append(work)
             else:
@@ -567,6 +584,16 @@ def _joined(pieces: Sequence[Slice]) -> Slice:
         return first
     records = [record for piece in pieces for record in piece.records]
     return Slice(first.log, first.seek, first.begin, pieces[-1].end, records)
+
+
+def _parted(piece: Slice, decided: int) -> tuple[Sequence[Record], Sequence[Record]]:
+    """The records of a slice below an offset, and the others."""
+    if piece.begin >= decided:
+        return (), piece.records
+    return (
+        [record for record in piece.records if record.offset < decided],
+        [record for record in piece.records if record.offset >= decided],
+    )
 
 
 def _ended(plan: Plan, found: Checkpoint | None) -> Committed | None:

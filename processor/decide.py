@@ -319,25 +319,28 @@ class _Decider:
         if head is None:
             self.streams += 1
             head = Head(self.streams, 0)
-        version, first = head.version, len(self.events)
+        version, position, chain = head.version, self.next_position, self.chain
         command_id = command.command_id or None
         correlation_id = command.correlation_id or None
         causation_id = command.causation_id or None
         traceparent = _traceparent(record) if record.headers else None
+        events: list[RecordedEvent] = []
         for event_id, new in zip(ids, command.events, strict=True):
             version += 1
             data, metadata = bytes(new.data), metadata_or_empty(new)
             event = RecordedEvent(
-                stream, version, self.next_position, event_id, new.type, new.schema_version, data, metadata, time_ms,
+                stream, version, position, event_id, new.type, new.schema_version, data, metadata, time_ms,
                 record.offset, command_id, correlation_id, causation_id, traceparent, b"",
             )  # fmt: skip
-            self.chain = event_hash(self.chain, payload_digest(data, metadata), event)
-            force_setattr(event, "hash", self.chain)
-            self.events.append(event)
+            chain = event_hash(chain, payload_digest(data, metadata), event)
+            force_setattr(event, "hash", chain)
             self.view.known[stream, event_id] = event
-            self.next_position += 1
+            events.append(event)
+            position += 1
+        self.events += events
+        self.next_position, self.chain = position, chain
         self.view.heads[stream] = self.changed[stream] = Head(head.number, version)
-        return self.events[first:]
+        return events
 
     # --- refusals
 

@@ -7,6 +7,7 @@ says otherwise, everything is looked up, and decided again.
 """
 
 from collections.abc import Container, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 
 from msgspec import UNSET
 
@@ -59,19 +60,21 @@ def presumed_new(heads: Mapping[str, Head], entries: Iterable[Entry]) -> set[int
 
 
 def doubtful(
-    log: Log, incarnation: int, entries: Iterable[Entry], presumed: Container[int], refused: Container[str] | None
+    log: Log, incarnation: int, entries: Iterable[Entry], presumed: Container[int], refused: AbstractSet[str] | None
 ) -> Wanted:
     """What to look up beside the heads.
 
     `presumed` are offsets of commands whose event ids are not asked for, `refused` are the command ids that the log
     remembers refusals of, None where they are not known.
     """
-    asked = wanted(log, incarnation, (entry for entry in entries if entry[0].offset not in presumed), [])
-    asked.commands = [
+    doubted = wanted(log, incarnation, (entry for entry in entries if entry[0].offset not in presumed), [])
+    if refused is not None and not refused:
+        return Wanted(doubted.event_ids, [], [])
+    commands = [
         (decoded.stream, decoded.command_id)
         for _, decoded in entries
         if isinstance(decoded, Command)
         and decoded.command_id is not UNSET
         and (refused is None or decoded.command_id in refused)
     ]
-    return asked
+    return Wanted(doubted.event_ids, commands, [])

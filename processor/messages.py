@@ -280,7 +280,7 @@ class Checkpoint(Struct, frozen=True):
     incarnation: int = 0
 
 
-class Head(NamedTuple):
+class Head(Struct, frozen=True, gc=False):
     """A stream's number within its log, and its version."""
 
     number: int

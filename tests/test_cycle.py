@@ -32,10 +32,10 @@ class Kept:
         self.given.set()
 
 
-def piece(begin: int, count: int = 1, seek: int = 1, end: int | None = None) -> Slice:
+def piece(begin: int, count: int = 1, seek: int = 1, end: int | None = None, log: Log = LOG) -> Slice:
     value = b'{"stream":"order-1","events":[{"type":"Counted"}]}'
     records = [SomeRecord(begin + number, value, STREAM.encode(), 1_000, ()) for number in range(count)]
-    return Slice(LOG, seek, begin, begin + count if end is None else end, records)
+    return Slice(log, seek, begin, begin + count if end is None else end, records)
 
 
 class Told(Meter, CycleMeter):
@@ -88,9 +88,9 @@ class Bench:
             meter=self.told,
         )
 
-    async def own(self) -> OwnedLog:
-        checkpoint = (await self.store.claim([LOG]))[LOG]
-        owned = OwnedLog(LOG, checkpoint, self.outlet, 1, checkpoint.next_offset, 0)
+    async def own(self, log: Log = LOG) -> OwnedLog:
+        checkpoint = (await self.store.claim([log]))[log]
+        owned = OwnedLog(log, checkpoint, self.outlet, 1, checkpoint.next_offset, 0)
         self.cycles.add(owned)
         return owned
 
@@ -192,6 +192,60 @@ async def test_a_backlog_of_one_log_fills_a_cycle(bench: Bench) -> None:
         [(0, 1_200)],
         [(1_200, 1_500)],
     ]
+
+
+async def test_what_others_leave_of_a_cycle_goes_to_the_log_with_a_long_line(bench: Bench) -> None:
+    bench.use(MemoryStore(), batch_size=1_000)
+    busy, others = LOG, [Log("default", n) for n in range(PARTITIONS) if n != LOG.partition]
+    for log in (busy, *others):
+        await bench.own(log)
+        bench.cycles.offer(piece(0, 10, log=log))
+    for begin in range(10, 1_510, 100):
+        bench.cycles.offer(piece(begin, 100))
+    async with bench.running():
+        await bench.outlet.given.wait()
+    _, (busy_begin, busy_end), *of_others = next(
+        [None, *station[1]] for station in bench.told.stations if isinstance(station, tuple) and station[0] == "cycle"
+    )
+    assert of_others == [(0, 10)] * len(others)
+    assert (busy_begin, busy_end) == (0, 1_010), "a slice is not divided"
+
+
+async def test_a_long_line_takes_nothing_from_the_others(bench: Bench) -> None:
+    bench.use(MemoryStore(), batch_size=1_000)
+    logs = [LOG, *(Log("default", n) for n in range(PARTITIONS) if n != LOG.partition)]
+    for log in logs:
+        await bench.own(log)
+    for begin in range(0, 2_000, 100):
+        bench.cycles.offer(piece(begin, 100))
+    for log in logs[1:]:
+        for begin in range(0, 300, 100):
+            bench.cycles.offer(piece(begin, 100, log=log))
+    async with bench.running():
+        await bench.outlet.given.wait()
+    first = next(station[1] for station in bench.told.stations if isinstance(station, tuple) and station[0] == "cycle")
+    assert first == [(0, 300)] * PARTITIONS
+
+
+async def test_what_waits_for_an_answer_goes_on_while_a_cycle_is_decided(bench: Bench) -> None:
+    bench.use(MemoryStore(), batch_size=4_096)
+    logs = [LOG, *(Log("default", n) for n in range(PARTITIONS) if n != LOG.partition)]
+    for log in logs:
+        await bench.own(log)
+        bench.cycles.offer(piece(0, 300, log=log))
+    turns = 0
+    decided = asyncio.get_running_loop().create_future()
+    bench.told.decided = lambda: decided.set_result(turns)  # type: ignore[method-assign]
+
+    def turn() -> None:
+        nonlocal turns
+        turns += "loaded" in bench.told.stations
+        if not decided.done():
+            asyncio.get_running_loop().call_soon(turn)
+
+    async with bench.running():
+        turn()
+        assert await decided >= len(logs) - 1
 
 
 async def test_a_log_is_fetched_for_while_it_or_all_together_have_few_records_waiting(bench: Bench) -> None:

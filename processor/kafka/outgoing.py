@@ -4,25 +4,51 @@ What a producer chose freely and no limit bounds (a key without a value, headers
 could not take it: the rest of the record has to get through.
 """
 
-from processor.codec import encode_outcome, event_headers
+from collections.abc import Iterable, Iterator, Sequence
+
+from processor.codec import encode_outcome, event_headers, shared_headers
 from processor.messages import Log, Outcome, Record, RecordedEvent, Rejected
 
-Headers = list[tuple[str, bytes | None]]
+_Header = tuple[str, bytes | None]
+Headers = Sequence[_Header]
 Outgoing = tuple[bytes | None, bytes | None, Headers, int | None]
 """Key, value, headers, and the timestamp in milliseconds (None: now)."""
 
 _CUT_BYTES = 1024
 
 
+def event_records(log: Log, events: Iterable[RecordedEvent]) -> Iterator[Outgoing]:
+    """Events as the feed carries them. What those of a command share is made once."""
+    before, shared = None, None
+    for event in events:
+        if before is None or not _is_of_one_command(before, event):
+            shared = shared_headers(log, event)
+        before = event
+        yield event.stream.encode(), event.data, event_headers(log, event, shared), event.time_ms
+
+
 def event_record(log: Log, event: RecordedEvent) -> Outgoing:
     """An event as the feed carries it."""
-    return event.stream.encode(), event.data, [*event_headers(log, event)], event.time_ms
+    return next(event_records(log, (event,)))
+
+
+def _is_of_one_command(one: RecordedEvent, other: RecordedEvent) -> bool:
+    # Behind a new log that an operator has started, offsets come again.
+    return (
+        one.offset == other.offset
+        and one.stream == other.stream
+        and one.time_ms == other.time_ms
+        and one.command_id == other.command_id
+        and one.correlation_id == other.correlation_id
+        and one.causation_id == other.causation_id
+        and one.traceparent == other.traceparent
+    )
 
 
 def reply_record(record: Record, outcome: Outcome, echoed: Headers, room_bytes: int) -> Outgoing:
     """The reply to a command record; its timestamp is now, so that a topic with retention keeps it."""
     key, value = record.key, encode_outcome(outcome)
-    if _size(key, value, echoed) > room_bytes:
+    if echoed or len(value) + len(key or b"") > room_bytes:
         echoed = echoed if _size(None, value, echoed) <= room_bytes else []
         key = key if _size(key, value, echoed) <= room_bytes else None
     return key, value, echoed, None
@@ -33,7 +59,7 @@ def dead_letter(log: Log, topic: str, record: Record, outcome: Rejected, room_by
 
     Where something had to be cut, `tidemark_cut` names it.
     """
-    headers: Headers = [
+    headers: list[_Header] = [
         ("tidemark_reason", outcome.reason.encode()),
         ("tidemark_detail", outcome.detail.encode()),
         ("tidemark_topic", topic.encode()),
@@ -42,7 +68,7 @@ def dead_letter(log: Log, topic: str, record: Record, outcome: Rejected, room_by
     ]
     if record.timestamp is not None:
         headers.append(("tidemark_timestamp", b"%d" % record.timestamp))
-    received: Headers = list(record.headers)
+    received: list[_Header] = list(record.headers)
     if _size(record.key, record.value, received + headers) <= room_bytes:
         return record.key, record.value, received + headers, None
     if _size(record.key, record.value, headers) <= room_bytes:

@@ -7,7 +7,7 @@ part in no further cycle once its backlog is full, and the other logs go on.
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
@@ -27,11 +27,11 @@ from msgspec.structs import replace
 
 from processor.errors import StoreDamaged, StoreUnreachable
 from processor.failpoints import FailPoint, reach
-from processor.kafka.outgoing import Outgoing, dead_letter, event_record, reply_record
+from processor.kafka.outgoing import Outgoing, dead_letter, event_records, reply_record
 from processor.kafka.reply_topics import ReplyTopics
 from processor.messages import Accepted, Duplicate, Log, Outcome, Publication, Record, RecordedEvent, Rejected
 from processor.names import TopicNames
-from processor.replies import NOWHERE, ReplyAddress, reply_address
+from processor.replies import ReplyAddress, reply_address
 from processor.telemetry.meter import WorkerMeter
 
 logger = structlog.get_logger(__name__)
@@ -40,6 +40,7 @@ _BATCH_BYTES = 512 * 1024
 _BATCH_OVERHEAD_BYTES = 4 * 1024
 _RETRY_FIRST_S, _RETRY_MOST_S = 0.1, 5.0
 _PAGE = 1_000
+_APPENDED = (Accepted, Duplicate)
 _TOGETHER = 1_024
 _Item = TypeVar("_Item")
 # The broker and the producer disagree on what was sent: only a new producer, with a new sequence, goes on.
@@ -96,18 +97,22 @@ class Outbound:
         return self._producer
 
     async def send(
-        self, topic: str, partition: int, items: Sequence[_Item], encode: Callable[[_Item], Outgoing]
+        self,
+        topic: str,
+        partition: int,
+        items: Sequence[_Item],
+        encode: Callable[[Iterable[_Item]], Iterable[Outgoing]],
     ) -> None:
         """Send a record for each item to one partition, batch after batch; returns when the last is acknowledged.
 
-        A record is made when its batch is: made all at once, they would be cold memory by then. Only cancelling ends
-        the trying.
+        `encode` has to make a record when it is asked for it: made all at once, they would be cold memory when their
+        batch is. Only cancelling ends the trying.
         """
         pause_s = _RETRY_FIRST_S
         done = 0
         while done < len(items):
             try:
-                done += await self.send_batch(topic, partition, map(encode, islice(items, done, None)))
+                done += await self.send_batch(topic, partition, encode(islice(items, done, None)))
                 pause_s = _RETRY_FIRST_S
             except KafkaError as error:
                 self._meter.retries["publish"] += 1
@@ -255,50 +260,50 @@ class LogPublisher:
         if not fresh:
             return
         await reach(FailPoint.BEFORE_FEED)
-        await self._outbound.send(self._names.events, self._log.partition, fresh, partial(event_record, self._log))
+        await self._outbound.send(self._names.events, self._log.partition, fresh, partial(event_records, self._log))
         await reach(FailPoint.AFTER_FEED)
         self._feed_position = self.acknowledged_position = fresh[-1].position
 
     async def _send_answers(self, answers: Sequence[tuple[Record, Outcome]]) -> None:
-        lanes: dict[str, list[_Answer]] = {}
+        results: list[_Answer] = []
+        conflicts: list[_Answer] = []
+        named: list[_Answer] = []
         for record, decided in answers:
-            address = self._address(record)
+            address = reply_address(record.headers, self._is_allowed)
             outcome = replace(decided, reply_refused=True) if address.refused else decided
-            standing = self._names.results if isinstance(outcome, Accepted | Duplicate) else self._names.conflicts
-            lanes.setdefault(standing, []).append((record, outcome, address))
+            answer = record, outcome, address
+            (results if isinstance(outcome, _APPENDED) else conflicts).append(answer)
+            if address.topic is not None:
+                named.append(answer)
         unusable = [
             (record, outcome)
-            for record, outcome, _ in lanes.get(self._names.conflicts, ())
+            for record, outcome, _ in conflicts
             if isinstance(outcome, Rejected) and outcome.reason == "malformed"
         ]
         self._meter.dead_letters += len(unusable)
         await reach(FailPoint.BEFORE_REPLIES)
         send, partition = self._outbound.send, self._log.partition
-        sends = [send(topic, partition, lane, self._reply) for topic, lane in lanes.items()]
+        lanes = {self._names.results: results, self._names.conflicts: conflicts}
+        sends = [send(topic, partition, lane, self._replies) for topic, lane in lanes.items() if lane]
         if unusable:
-            sends.append(send(self._names.dead_letters, partition, unusable, self._dead_letter))
-        named = [answer for lane in lanes.values() for answer in lane if answer[2].topic is not None]
+            sends.append(send(self._names.dead_letters, partition, unusable, self._dead_letters))
         await asyncio.gather(*sends, self._send_replies(named))
         await reach(FailPoint.AFTER_REPLIES)
 
-    def _reply(self, answer: _Answer) -> Outgoing:
-        record, outcome, address = answer
-        return reply_record(record, outcome, list(address.echoed), self._outbound.room_bytes)
+    def _replies(self, answers: Iterable[_Answer]) -> Iterator[Outgoing]:
+        for record, outcome, address in answers:
+            yield reply_record(record, outcome, list(address.echoed), self._outbound.room_bytes)
 
-    def _dead_letter(self, answer: tuple[Record, Rejected]) -> Outgoing:
-        return dead_letter(self._log, self._names.commands, *answer, self._outbound.room_bytes)
+    def _dead_letters(self, answers: Iterable[tuple[Record, Rejected]]) -> Iterator[Outgoing]:
+        for record, outcome in answers:
+            yield dead_letter(self._log, self._names.commands, record, outcome, self._outbound.room_bytes)
 
-    def _address(self, record: Record) -> ReplyAddress:
-        if not record.headers:
-            return NOWHERE
-        return reply_address(record.headers, self._is_allowed)
-
-    async def _send_replies(self, answers: Iterable[_Answer]) -> None:
+    async def _send_replies(self, answers: Sequence[_Answer]) -> None:
         """Send to the topics that commands have named."""
-        sends = []
-        for answer in answers:
-            key, value, headers, _ = self._reply(answer)
-            sends.append(self._outbound.reply_topics.send(answer[2], key, value or b"", headers))
+        sends = [
+            self._outbound.reply_topics.send(address, key, value or b"", headers)
+            for (_, _, address), (key, value, headers, _) in zip(answers, self._replies(answers), strict=True)
+        ]
         self._meter.undeliverable += (await asyncio.gather(*sends)).count(False)
 
 

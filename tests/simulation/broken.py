@@ -1,7 +1,7 @@
 """The pipeline with each of its safeguards switched off, one at a time: what the simulation has to notice."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from msgspec.structs import replace
@@ -103,7 +103,11 @@ class _Hasty(SimulatedOutbound):
     """Does not wait for one chunk before it sends the next."""
 
     async def send(
-        self, topic: str, partition: int, items: Sequence[_Item], encode: Callable[[_Item], Outgoing]
+        self,
+        topic: str,
+        partition: int,
+        items: Sequence[_Item],
+        encode: Callable[[Iterable[_Item]], Iterable[Outgoing]],
     ) -> None:
         send = super().send
         await asyncio.gather(*(send(topic, partition, [item], encode) for item in items))

@@ -18,6 +18,8 @@ class Profile(Struct):
     backlog: int
     # what the worker has fixed: caches, pages and turns
     few_records: int
+    at_a_stretch: int
+    together: int
     heads_kept: int
     refused_kept: int
     careful_cycles: int
@@ -75,6 +77,8 @@ class Profile(Struct):
             batch_size=random.choice((1, 5, 100)),
             backlog=random.choice((1, 4, 10, 1000)),
             few_records=random.choice((1, 3, 256)),
+            at_a_stretch=random.choice((1, 3, 256)),
+            together=random.choice((1, 5, 1_024)),
             heads_kept=random.choice((0, 1, 2, 1000)),
             refused_kept=random.choice((0, 2, 8_192)),
             careful_cycles=random.choice((2, 32)),

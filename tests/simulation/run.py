@@ -67,6 +67,7 @@ def _as_drawn(profile: Profile, parts: Parts) -> Iterator[None]:
     """What a worker has fixed is drawn as well: a run is too short to come to its real bounds."""
     others: tuple[tuple[object, str, object], ...] = (
         (cycle, "_FEW_RECORDS", profile.few_records),
+        (cycle, "_AT_A_STRETCH", profile.at_a_stretch),
         (cycle, "_HEADS_KEPT", profile.heads_kept),
         (cycle, "REFUSED_KEPT", profile.refused_kept),
         (cycle, "_CAREFUL_CYCLES", profile.careful_cycles),
@@ -74,6 +75,7 @@ def _as_drawn(profile: Profile, parts: Parts) -> Iterator[None]:
         (ownership, "_FORGET_EVERY", profile.forget_every),
         (ownership, "_FORGET_AT_ONCE", profile.forget_at_once),
         (publish, "_PAGE", profile.page),
+        (publish, "_TOGETHER", profile.together),
         (feed, "_LOOK_BACK", profile.look_back),
         *parts.methods,
     )
