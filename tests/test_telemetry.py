@@ -33,14 +33,14 @@ PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 # --- histograms
 
 
-@given(st.lists(st.floats(0, 20), max_size=50), st.lists(st.floats(0, 20), max_size=5))
-def test_many_values_at_once_count_as_one_after_the_other(values: list[float], single: list[float]) -> None:
+@given(st.lists(st.floats(-20, 5), max_size=50), st.lists(st.floats(0, 20), max_size=5))
+def test_many_ages_at_once_count_as_values_one_after_the_other(since: list[float], single: list[float]) -> None:
     bounds = (1.0, 2.0, 5.0, 10.0)
     histogram = Histogram(bounds)
-    histogram.add_all(list(values))
+    histogram.add_ages(0.0, sorted(since))
     for value in single:
         histogram.add(value)
-    everything = values + single
+    everything = [max(0.0, -moment) for moment in since] + single
     counted = histogram.counted()
     expected = Counter(bisect_left(bounds, value) for value in everything)
     assert counted.buckets == [expected[number] for number in range(5)]

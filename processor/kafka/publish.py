@@ -249,16 +249,20 @@ class LogPublisher:
             await self._send_events(events)
 
     async def _publish(self, publication: Publication) -> None:
-        answers = [(record, outcome) for record, outcome in publication.answers if outcome.offset >= self._reply_from]
+        answers = publication.answers
+        if answers and answers[0][1].offset < self._reply_from:
+            answers = [answer for answer in answers if answer[1].offset >= self._reply_from]
         await asyncio.gather(self._send_events(publication.events), self._send_answers(answers))
         self.acknowledged_offset = max(self.acknowledged_offset, publication.next_offset)
         self.acknowledged_position = max(self.acknowledged_position, publication.last_position)
 
     async def _send_events(self, events: Sequence[RecordedEvent]) -> None:
         """Send to the feed what it does not have yet."""
-        fresh = [event for event in events if event.position > self._feed_position]
-        if not fresh:
+        if not events or events[-1].position <= self._feed_position:
             return
+        fresh = events
+        if events[0].position <= self._feed_position:
+            fresh = [event for event in events if event.position > self._feed_position]
         await reach(FailPoint.BEFORE_FEED)
         await self._outbound.send(self._names.events, self._log.partition, fresh, partial(event_records, self._log))
         await reach(FailPoint.AFTER_FEED)

@@ -36,21 +36,20 @@ class Histogram:
         self._sum += value
         self._least, self._most = min(self._least, value), max(self._most, value)
 
-    def add_all(self, values: list[float]) -> None:
-        """Count many values; sorts them in place."""
-        if not values:
+    def add_ages(self, now: float, since: Sequence[float]) -> None:
+        """Count how long ago each of these moments was; they are in ascending order, what lies ahead is 0 ago."""
+        if not since:
             return
-        values.sort()
-        self._least, self._most = min(self._least, values[0]), max(self._most, values[-1])
-        below = 0
+        behind = bisect_right(since, now)
+        self._least = min(self._least, max(0.0, now - since[-1]))
+        self._most = max(self._most, 0.0, now - since[0])
+        self._sum += now * behind - sum(since[:behind])
+        older = len(since)
         for number, bound in enumerate(self.bounds):
-            up_to = bisect_right(values, bound, below)
-            self._buckets[number] += up_to - below
-            below = up_to
-            if below == len(values):
-                break
-        self._buckets[-1] += len(values) - below
-        self._sum += sum(values)
+            of_bound = bisect_left(since, now - bound, 0, older)
+            self._buckets[number] += older - of_bound
+            older = of_bound
+        self._buckets[-1] += older
 
     def counted(self) -> Counted:
         """What was counted so far."""

@@ -104,6 +104,8 @@ class WorkerMeter(Meter):
     def publishing(self, log: Log, publication: Publication) -> Iterator[None]:
         """Time a publication; what is logged meanwhile carries the trace of a command of it that is traced."""
         began_s = time.perf_counter()
+        # Now, as each record is about to be looked at for its reply: once that is out, it is cold memory.
+        sent_s = sorted([sent_ms / 1000 for record, _ in publication.answers if (sent_ms := record.timestamp or 0) > 0])
         if self._traces is None:
             yield
         else:
@@ -112,11 +114,7 @@ class WorkerMeter(Meter):
         self.stages["publish"].add(time.perf_counter() - began_s)
         self.published["event"] += len(publication.events)
         self.published["reply"] += len(publication.answers)
-        now_s = time.time()
-        ages = [now_s - sent_ms / 1000 for record, _ in publication.answers if (sent_ms := record.timestamp or 0) > 0]
-        if ages and min(ages) < 0:  # by the client's clock, it was sent in the future
-            ages = [max(0.0, age) for age in ages]
-        self.end_to_end.add_all(ages)
+        self.end_to_end.add_ages(time.time(), sent_s)
 
 
 class CycleTimes(CycleMeter):
