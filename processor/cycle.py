@@ -103,6 +103,15 @@ class OwnedLog:
         """How many records wait."""
         return sum(len(piece.records) for piece in self.slices)
 
+    def whole(self, least: int) -> int:
+        """How many records `take` would take: slices are not divided."""
+        count = 0
+        for piece in self.slices:
+            if count >= least:
+                break
+            count += len(piece.records)
+        return count
+
     def take(self, least: int) -> Slice:
         """What waits, until it is so many records, as one slice, for a cycle."""
         pieces = [self.slices.popleft()]
@@ -393,12 +402,12 @@ class Cycles:
         for owned in ready:
             if room <= 0:
                 break
-            shares[owned] = min(owned.waiting, fair)
+            shares[owned] = owned.whole(fair)
             room -= shares[owned]
         for owned, share in shares.items():
-            more = max(0, min(room, owned.waiting - share))
-            shares[owned] += more
-            room -= more
+            if room > 0:
+                shares[owned] = owned.whole(share + room)
+                room -= shares[owned] - share
         return shares
 
     def _read(self, owned: OwnedLog, share: int) -> _Work:

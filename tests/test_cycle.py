@@ -227,6 +227,17 @@ async def test_a_long_line_takes_nothing_from_the_others(bench: Bench) -> None:
     assert first == [(0, 300)] * PARTITIONS
 
 
+async def test_a_cycle_is_not_larger_than_it_may_be_by_more_than_a_slice(bench: Bench) -> None:
+    bench.use(MemoryStore(), batch_size=1_000)
+    for log in (Log("default", n) for n in range(PARTITIONS)):
+        await bench.own(log)
+        bench.cycles.offer(piece(0, 400, log=log))
+    async with bench.running():
+        await bench.outlet.given.wait()
+    first = next(station[1] for station in bench.told.stations if isinstance(station, tuple) and station[0] == "cycle")
+    assert first == [(0, 400)] * 3
+
+
 async def test_what_waits_for_an_answer_goes_on_while_a_cycle_is_decided(bench: Bench) -> None:
     bench.use(MemoryStore(), batch_size=4_096)
     logs = [LOG, *(Log("default", n) for n in range(PARTITIONS) if n != LOG.partition)]
