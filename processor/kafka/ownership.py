@@ -29,6 +29,8 @@ _RETRY_S = 1.0
 _ACKNOWLEDGE_EVERY_S = 1.0
 _LET_GO_S = 5.0
 _FORGET_EVERY = 10
+_AGAIN_EVERY = 10
+_NOTHING = (-1, -1)
 _FORGET_AT_ONCE = 10_000
 
 
@@ -68,7 +70,7 @@ class _Running(Struct):
     owned: OwnedLog
     publisher: LogPublisher
     task: asyncio.Task[None]
-    written: tuple[int, int] = (-1, -1)
+    written: tuple[int, int] = _NOTHING
 
     @property
     def acknowledged(self) -> tuple[int, int]:
@@ -357,6 +359,10 @@ class Ownership:
         while True:
             await asyncio.sleep(_ACKNOWLEDGE_EVERY_S)
             turn += 1
+            if turn % _AGAIN_EVERY == 0:
+                # A copy of the store that has taken over may lack them: where no command comes, nothing else tells.
+                for running in self._running.values():
+                    running.written = _NOTHING
             await self._acknowledge(dict(self._running))
             if turn % _FORGET_EVERY == 0:
                 await self._forget_refused()

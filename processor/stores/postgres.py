@@ -224,6 +224,8 @@ WITH held AS (
     SELECT tenant, partition, given.acknowledged_offset, given.acknowledged_position
     FROM {_given(1, (*_LOG, *(checkpoints.c[n] for n in ("epoch", "acknowledged_offset", "acknowledged_position"))))}
     JOIN checkpoints USING (tenant, partition, epoch)
+    WHERE checkpoints.acknowledged_offset < given.acknowledged_offset
+        OR checkpoints.acknowledged_position < given.acknowledged_position
     ORDER BY tenant, partition FOR UPDATE OF checkpoints SKIP LOCKED
 )
 UPDATE checkpoints SET

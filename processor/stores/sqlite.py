@@ -132,7 +132,7 @@ WHERE tenant = ? AND partition = ?
 _ACKNOWLEDGE = """
 UPDATE checkpoints SET
     acknowledged_offset = max(acknowledged_offset, ?), acknowledged_position = max(acknowledged_position, ?)
-WHERE tenant = ? AND partition = ? AND epoch = ?
+WHERE tenant = ? AND partition = ? AND epoch = ? AND (acknowledged_offset < ? OR acknowledged_position < ?)
 """
 
 # A log's time never falls with its offsets, so the oldest by offset are the oldest by time.
@@ -301,11 +301,11 @@ class SqliteStore:
 
     async def _acknowledge(self, connection: AsyncConnection, acknowledged: Mapping[Log, Checkpoint]) -> None:
         tenants = await self._tenants_of(connection, acknowledged)
-        rows = [
-            (given.acknowledged_offset, given.acknowledged_position, tenants[log.tenant], log.partition, given.epoch)
-            for log, given in acknowledged.items()
-            if log.tenant in tenants
-        ]
+        rows = []
+        for log, given in acknowledged.items():
+            if log.tenant in tenants:
+                to = given.acknowledged_offset, given.acknowledged_position
+                rows.append((*to, tenants[log.tenant], log.partition, given.epoch, *to))
         await _execute_many(connection, _ACKNOWLEDGE, rows)
 
     async def forget_refused(self, log: Log, before_log_time_ms: int, limit: int) -> int:

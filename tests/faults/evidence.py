@@ -147,17 +147,23 @@ async def lag_is_zero(settings: Settings, within_s: float) -> None:
     """Wait until all of the log is decided, published and acknowledged. Raises `TimeoutError`."""
     names = TopicNames.of(settings.topic_prefix, DEFAULT_TENANT)
     ends = {partition: end for partition, end in (await ends_of(settings, names.commands)).items() if end}
-    async with asyncio.timeout(within_s), reading(settings) as store:
-        while True:
-            places = _by_partition(await store.checkpoints())
-            behind = [
-                partition
-                for partition, end in ends.items()
-                if partition not in places
-                or places[partition].next_offset < end
-                or places[partition].acknowledged_offset < end
-                or places[partition].acknowledged_position < places[partition].next_position - 1
-            ]
-            if not behind and await committed_offsets(settings) == ends:
-                return
-            await asyncio.sleep(_LOOK_EVERY_S)
+    places: dict[int, Checkpoint] = {}
+    committed: dict[int, int] = {}
+    try:
+        async with asyncio.timeout(within_s), reading(settings) as store:
+            while True:
+                places = _by_partition(await store.checkpoints())
+                behind = [
+                    partition
+                    for partition, end in ends.items()
+                    if partition not in places
+                    or places[partition].next_offset < end
+                    or places[partition].acknowledged_offset < end
+                    or places[partition].acknowledged_position < places[partition].next_position - 1
+                ]
+                committed = await committed_offsets(settings)
+                if not behind and committed == ends:
+                    return
+                await asyncio.sleep(_LOOK_EVERY_S)
+    except TimeoutError:
+        raise TimeoutError(f"the log ends at {ends}, the group is at {committed}, the store at {places}") from None

@@ -290,3 +290,23 @@ async def test_failed_over_to_a_copy_that_lacks_the_last_commits(
                     worker = await trial.worker()
                 await trial.answers(20)
         await trial.holds()
+
+
+async def test_failed_over_to_a_copy_that_lacks_an_acknowledgement_alone(
+    real_kafka: Kafka, new_trial: NewTrial, server: Postgres
+) -> None:
+    """No commit is missing, so nobody notices, and no command comes any more: it is written down again all the same."""
+    async with AsyncExitStack() as servers, Proxy(server.port) as proxy, Proxy(server.port) as followed:
+        trial = await new_trial(real_kafka.bootstrap, through(proxy, server.url()))
+        copy = Standby(followed.port)
+        servers.callback(copy.close)
+        await asyncio.to_thread(copy.start)
+        await trial.worker()
+        async with trial.load():
+            await trial.answers(50)
+        await followed.close()
+        await trial.healed()
+        server.kill()
+        await execute(copy.url(), "SELECT pg_promote()")
+        proxy.to_port = copy.port
+        await trial.holds()

@@ -25,6 +25,7 @@ class Profile(Struct):
     careful_cycles: int
     page: int
     forget_every: int
+    again_every: int
     forget_at_once: int
     look_back: int
     fetch_records: int
@@ -84,6 +85,7 @@ class Profile(Struct):
             careful_cycles=random.choice((2, 32)),
             page=random.choice((1, 3, 1_000)),
             forget_every=random.choice((1, 10)),
+            again_every=random.choice((1, 10)),
             forget_at_once=random.choice((1, 10_000)),
             look_back=random.choice((1, 2, 16)),
             fetch_records=random.choice((1, 2, 5, 20)),

@@ -73,6 +73,7 @@ def _as_drawn(profile: Profile, parts: Parts) -> Iterator[None]:
         (cycle, "_CAREFUL_CYCLES", profile.careful_cycles),
         (ownership, "REFUSED_KEPT", profile.refused_kept),
         (ownership, "_FORGET_EVERY", profile.forget_every),
+        (ownership, "_AGAIN_EVERY", profile.again_every),
         (ownership, "_FORGET_AT_ONCE", profile.forget_at_once),
         (publish, "_PAGE", profile.page),
         (publish, "_TOGETHER", profile.together),
