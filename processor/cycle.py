@@ -105,23 +105,26 @@ class OwnedLog:
 
     def whole(self, least: int) -> int:
         """How many records `take` would take: slices are not divided."""
-        count = 0
-        for piece in self.slices:
-            if count >= least:
-                break
-            count += len(piece.records)
-        return count
+        return sum(len(piece.records) for piece in self._first(least))
 
     def take(self, least: int) -> Slice:
         """What waits, until it is so many records, as one slice, for a cycle."""
-        pieces = [self.slices.popleft()]
-        count = len(pieces[0].records)
-        while self.slices and count < least:
-            pieces.append(self.slices.popleft())
-            count += len(pieces[-1].records)
+        pieces = self._first(least)
+        for _ in pieces:
+            self.slices.popleft()
         piece = _joined(pieces)
         self.taken.append(piece)
         return piece
+
+    def _first(self, least: int) -> list[Slice]:
+        pieces: list[Slice] = []
+        count = 0
+        for piece in self.slices:
+            if pieces and count >= least:
+                break
+            pieces.append(piece)
+            count += len(piece.records)
+        return pieces
 
     def heads_of(self, names: Iterable[str]) -> tuple[dict[str, Head], list[str]]:
         """The heads that are known without asking the store, and the names of the others.

@@ -68,13 +68,13 @@ def doubtful(
     remembers refusals of, None where they are not known.
     """
     doubted = wanted(log, incarnation, (entry for entry in entries if entry[0].offset not in presumed), [])
-    if refused is not None and not refused:
-        return Wanted(doubted.event_ids, [], [])
-    commands = [
-        (decoded.stream, decoded.command_id)
-        for _, decoded in entries
-        if isinstance(decoded, Command)
-        and decoded.command_id is not UNSET
-        and (refused is None or decoded.command_id in refused)
-    ]
+    commands: list[tuple[str, str]] = []
+    if refused is None or refused:
+        commands = [
+            (decoded.stream, decoded.command_id)
+            for _, decoded in entries
+            if isinstance(decoded, Command)
+            and decoded.command_id is not UNSET
+            and (refused is None or decoded.command_id in refused)
+        ]
     return Wanted(doubted.event_ids, commands, [])
