@@ -28,10 +28,10 @@ logger = structlog.get_logger(__name__)
 _RETRY_S = 1.0
 _ACKNOWLEDGE_EVERY_S = 1.0
 _LET_GO_S = 5.0
-_FORGET_EVERY = 10
 _AGAIN_EVERY = 10
-_NOTHING = (-1, -1)
+_FORGET_EVERY = 10
 _FORGET_AT_ONCE = 10_000
+_NOTHING = (-1, -1)
 
 
 class LogSource(Protocol):
