@@ -1,9 +1,10 @@
 """The commands that are measured with: the same for a seed, wherever and whenever they are made."""
 
+import asyncio
 import itertools
 import random
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaProducer
 
@@ -141,12 +142,16 @@ async def preload(bootstrap: str, topic: str, records: Sequence[CommandRecord]) 
     await producer.start()
     try:
         for partition, of_partition in by_partition(records).items():
-            await _write(producer, topic, partition, of_partition)
+            await asyncio.gather(*await write(producer, topic, partition, of_partition))
     finally:
         await producer.stop()
 
 
-async def _write(producer: AIOKafkaProducer, topic: str, partition: int, records: Sequence[CommandRecord]) -> None:
+async def write(
+    producer: AIOKafkaProducer, topic: str, partition: int, records: Sequence[CommandRecord]
+) -> list[asyncio.Future[Any]]:
+    """Hand all to the producer, batch after batch, as it has room for them; returns what tells of their end."""
+    under_way: list[asyncio.Future[Any]] = []
     done = 0
     while done < len(records):
         batch = producer.create_batch()
@@ -158,4 +163,5 @@ async def _write(producer: AIOKafkaProducer, topic: str, partition: int, records
                 break
             done += 1
         batch.close()
-        await (await producer.send_batch(batch, topic, partition=partition))
+        under_way.append(await producer.send_batch(batch, topic, partition=partition))
+    return under_way

@@ -3,15 +3,15 @@
 Each command's time counts from when it was due, so that a stall is seen by all whom it would have kept waiting.
 """
 
-import asyncio
 from contextlib import AsyncExitStack
 from statistics import quantiles
 
+from aiokafka.errors import KafkaError
 from confluent_kafka import KafkaException
 from msgspec import Struct
 
 from benchmarks.bed import Bed
-from benchmarks.client import Client, Waits
+from benchmarks.client import BatchingClient, Waits
 from benchmarks.invariants import check_run
 from benchmarks.load import HOT_PARTITION, CommandRecord, Commands, Mix
 from benchmarks.process import WORKER, running
@@ -23,9 +23,6 @@ _HOT = Mix(hot_share=0.9)
 _WARM_UP_S = 1.0
 _NOT_COUNTED = 0.1
 """The beginning of each level, while queues fill."""
-_LINGER_MS, _AT_ONCE = 20, 1_000
-"""librdkafka has a request for each partition. With its 5 ms these are 4,000 a second at 20,000 commands/s, for which
-client and broker take a third of a core more: what the worker would then be measured by is who gets a processor."""
 
 
 class Level(Struct):
@@ -62,14 +59,13 @@ async def offer(bed: Bed, drain_rate: float, seconds: float) -> Offered:
             async with AsyncExitStack() as stack:
                 worker = await stack.enter_async_context(running(WORKER, site.environment()))
                 await worker.ready()
-                client = Client(site, linger_ms=_LINGER_MS, at_once=_AT_ONCE)
-                stack.callback(client.close)
+                client = await stack.enter_async_context(BatchingClient(site))
 
                 async def at(share: int, seconds: float, mix: Mix | None = None) -> tuple[Level, Waits]:
                     rate = share / 100 * drain_rate
                     records = load.take(int(rate * seconds), mix)
                     sent.extend(records)
-                    waits = await asyncio.to_thread(client.measure, records, rate)
+                    waits = await client.measure(records, rate)
                     worker.check()
                     counted = waits[int(len(waits) * _NOT_COUNTED) :]
                     return _level(rate, counted), counted
@@ -81,7 +77,7 @@ async def offer(bed: Bed, drain_rate: float, seconds: float) -> Offered:
                         offered.even_ms = _p99_beside_hot(waits)
                 _, waits = await at(HOT_AT, seconds, _HOT)
                 offered.hot_ms = _p99_beside_hot(waits)
-        except (TimeoutError, RuntimeError, KafkaException) as error:
+        except (TimeoutError, RuntimeError, KafkaException, KafkaError) as error:
             return Offered(failure=str(error) or "not every command was answered in time")
         failure = await check_run(site, sent)
     return offered if failure is None else Offered(failure=failure)
