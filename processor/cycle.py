@@ -45,7 +45,7 @@ _BUSY_PAUSE_S = 0.02
 _HEADS_KEPT = 4_096
 REFUSED_KEPT = 8_192
 """Of a log that remembers more command ids than this, each command's is looked up in the store."""
-_FEW_RECORDS = 256
+_LITTLE = 256
 _AT_A_STRETCH = 256
 _CYCLES_AHEAD = 2
 _CAREFUL_CYCLES = 32
@@ -100,15 +100,15 @@ class OwnedLog:
 
     @property
     def waiting(self) -> int:
-        """How many records wait."""
-        return sum(len(piece.records) for piece in self.slices)
+        """The weight of what waits."""
+        return sum(piece.weight for piece in self.slices)
 
     def whole(self, least: int) -> int:
-        """How many records `take` would take: slices are not divided."""
-        return sum(len(piece.records) for piece in self._first(least))
+        """The weight that `take` would take: slices are not divided."""
+        return sum(piece.weight for piece in self._first(least))
 
     def take(self, least: int) -> Slice:
-        """What waits, until it is so many records, as one slice, for a cycle."""
+        """What waits, until it has this weight, as one slice, for a cycle."""
         pieces = self._first(least)
         for _ in pieces:
             self.slices.popleft()
@@ -118,12 +118,12 @@ class OwnedLog:
 
     def _first(self, least: int) -> list[Slice]:
         pieces: list[Slice] = []
-        count = 0
+        weight = 0
         for piece in self.slices:
-            if pieces and count >= least:
+            if pieces and weight >= least:
                 break
             pieces.append(piece)
-            count += len(piece.records)
+            weight += piece.weight
         return pieces
 
     def heads_of(self, names: Iterable[str]) -> tuple[dict[str, Head], list[str]]:
@@ -329,13 +329,13 @@ class Cycles:
         self._waiting.set()
 
     def to_fetch(self) -> set[Log]:
-        """The logs to fetch for: few records wait for a log, or few altogether, and its publications do not pile up.
+        """The logs to fetch for: little waits for a log, or little altogether, and its publications do not pile up.
 
         Where the backlog lies on a few logs, these are read ahead as far as many would be. The broker keeps the rest.
         """
         open_logs = [owned for owned in self.logs.values() if owned.outlet.has_room]
         is_ahead = _waiting(self.logs.values()) >= _CYCLES_AHEAD * self._batch_size
-        return {owned.log for owned in open_logs if owned.waiting < _FEW_RECORDS or not is_ahead}
+        return {owned.log for owned in open_logs if owned.waiting < _LITTLE or not is_ahead}
 
     def wake(self) -> None:
         """Look again at what waits: a log that had no room may have some now."""
@@ -394,12 +394,12 @@ class Cycles:
         return works
 
     def _shares(self) -> dict[OwnedLog, int]:
-        """The logs whose turn it is, and how many records of each: what the others leave of a cycle, a long line gets.
+        """The logs whose turn it is, and the weight of each share: what others leave of a cycle, a long line gets.
 
         A log that has more than its share of the load would otherwise fall behind in cycles that are not full.
         """
         ready = [owned for owned in self.logs.values() if owned.slices and owned.outlet.has_room]
-        fair = max(_FEW_RECORDS, self._batch_size // max(1, len(ready)))
+        fair = max(_LITTLE, self._batch_size // max(1, len(ready)))
         shares: dict[OwnedLog, int] = {}
         room = self._batch_size
         for owned in ready:
@@ -504,6 +504,7 @@ class Cycles:
                     answers=work.recalled + (plan.answers if plan else []),
                     next_offset=work.taken.end,
                     last_position=owned.checkpoint.next_position - 1,
+                    weight=work.taken.weight,
                 )
             )
 

@@ -6,12 +6,15 @@ taken for the other. This module imports nothing of the project.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Annotated, Literal, NamedTuple, Protocol
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
 MAX_VERSION = 2**63 - 1
 MAX_SCHEMA_VERSION = 2**31 - 1
+COMMON_BYTES = 512
+"""Up to this size a command counts as one of those that a cycle may have."""
 
 
 class Log(NamedTuple):
@@ -53,7 +56,7 @@ class Record(Protocol):
         ...
 
 
-class Slice(Struct, frozen=True, gc=False):
+class Slice(Struct, frozen=True, dict=True):
     """A run of a log's records without a hole: all there is from offset `begin` up to, not including, `end`.
 
     `seek` numbers the seek after which it was fetched; slices of an earlier one are void.
@@ -64,6 +67,11 @@ class Slice(Struct, frozen=True, gc=False):
     begin: int
     end: int
     records: Sequence[Record]
+
+    @cached_property
+    def weight(self) -> int:
+        """What it takes to hold and to decide it, in commands of a common size: a large one counts as several."""
+        return sum(1 + len(record.value or b"") // COMMON_BYTES for record in self.records)
 
 
 # --- commands
@@ -325,13 +333,15 @@ class Wanted(Struct):
 class Publication(Struct, gc=False):
     """What of a decided, committed run of commands has to be published, in this order, before the next one.
 
-    `next_offset` and `last_position` are how far replies and feed are acknowledged once it is out.
+    `next_offset` and `last_position` are how far replies and feed are acknowledged once it is out. `weight` is that of
+    its slice.
     """
 
     events: list[RecordedEvent]
     answers: list[tuple[Record, Outcome]]
     next_offset: int
     last_position: int
+    weight: int
 
 
 class Plan(Struct):

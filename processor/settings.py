@@ -27,7 +27,7 @@ from pydantic_settings import (
 )
 
 from processor.errors import SettingsError
-from processor.messages import Limits, Rules
+from processor.messages import COMMON_BYTES, Limits, Rules
 from processor.names import DEFAULT_TENANT, TENANT_NAME, TopicNames, is_ours
 
 PREFIX = "TIDEMARK_"
@@ -195,7 +195,12 @@ class Settings(BaseSettings):
         most=3_153_600_000,
     )
 
-    batch_size: int = _field(4_096, "Most commands in one cycle, all partitions together.", least=1, most=100_000)
+    batch_size: int = _field(
+        4_096,
+        f"Most commands in one cycle, all partitions together; each {COMMON_BYTES} bytes of one count as one more.",
+        least=1,
+        most=100_000,
+    )
     linger_ms: int = _field(
         0, "Milliseconds that a cycle waits for more commands; 0 goes at once.", least=0, most=1_000
     )
@@ -210,7 +215,7 @@ class Settings(BaseSettings):
     publish_backlog: int = _field(
         10_000,
         "Most events and replies of one partition that wait for the broker's acknowledgement before the next "
-        "commands of that partition are decided.",
+        f"commands of that partition are decided; each {COMMON_BYTES} bytes of a command count as one more.",
         least=1,
         most=1_000_000,
     )

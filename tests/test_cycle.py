@@ -32,8 +32,10 @@ class Kept:
         self.given.set()
 
 
-def piece(begin: int, count: int = 1, seek: int = 1, end: int | None = None, log: Log = LOG) -> Slice:
-    value = b'{"stream":"order-1","events":[{"type":"Counted"}]}'
+def piece(
+    begin: int, count: int = 1, seek: int = 1, end: int | None = None, log: Log = LOG, bytes_of_data: int = 2
+) -> Slice:
+    value = b'{"stream":"order-1","events":[{"type":"Counted","data":"%b"}]}' % (b"x" * (bytes_of_data - 2))
     records = [SomeRecord(begin + number, value, STREAM.encode(), 1_000, ()) for number in range(count)]
     return Slice(log, seek, begin, begin + count if end is None else end, records)
 
@@ -236,6 +238,26 @@ async def test_a_cycle_is_not_larger_than_it_may_be_by_more_than_a_slice(bench: 
         await bench.outlet.given.wait()
     first = next(station[1] for station in bench.told.stations if isinstance(station, tuple) and station[0] == "cycle")
     assert first == [(0, 400)] * 3
+
+
+async def test_a_large_command_counts_as_several(bench: Bench) -> None:
+    bench.use(MemoryStore(), batch_size=1_000)
+    for log in (Log("default", n) for n in range(PARTITIONS)):
+        await bench.own(log)
+        bench.cycles.offer(piece(0, 40, log=log, bytes_of_data=5_000))
+    async with bench.running():
+        await bench.outlet.given.wait()
+    first = next(station[1] for station in bench.told.stations if isinstance(station, tuple) and station[0] == "cycle")
+    assert first == [(0, 40)] * 3
+
+
+async def test_large_commands_are_read_ahead_by_their_size_however_few_they_are(bench: Bench) -> None:
+    bench.use(MemoryStore(), batch_size=500)
+    await bench.own()
+    bench.cycles.offer(piece(0, 9, bytes_of_data=50_000))
+    assert bench.cycles.to_fetch() == {LOG}
+    bench.cycles.offer(piece(9, 2, bytes_of_data=50_000))
+    assert bench.cycles.to_fetch() == set()
 
 
 async def test_what_waits_for_an_answer_goes_on_while_a_cycle_is_decided(bench: Bench) -> None:

@@ -201,7 +201,7 @@ def test_what_is_not_sampled_has_no_part_in_a_clients_trace(spans: InMemorySpanE
     meter = traces(spans)
     meter.received(piece(0, parent))
     cycle = meter.cycle([piece(0, parent)])
-    with meter.publishing(LOG, Publication([], [], 1, 0)):
+    with meter.publishing(LOG, Publication([], [], 1, 0, 1)):
         pass
     assert all(span.parent is None for span in spans.get_finished_spans() if span.name.startswith("process"))
     assert (cycle is None) == (not spans.get_finished_spans())
@@ -217,7 +217,7 @@ def test_stages_belong_to_the_first_traced_command_and_the_first_stage_is_linked
     assert cycle is not None
     cycle.decided()
     plan = Past().plan(*taken.records)
-    with meter.publishing(LOG, Publication(plan.events, plan.answers, 8, 3)):
+    with meter.publishing(LOG, Publication(plan.events, plan.answers, 8, 3, 1)):
         pass
     found = {span.name: span for span in spans.get_finished_spans()}
     assert [span.name for span in spans.get_finished_spans()] == [
@@ -237,7 +237,7 @@ def test_what_was_sent_in_the_future_took_no_time_and_what_has_no_time_is_left_o
     meter, past = WorkerMeter(), Past()
     later = int(time.time() * 1000) + 60_000
     plan = past.plan(*[record(number, command(event(number)), timestamp=at) for number, at in enumerate([later, None])])
-    with meter.publishing(LOG, Publication(plan.events, plan.answers, 2, 2)):
+    with meter.publishing(LOG, Publication(plan.events, plan.answers, 2, 2, 1)):
         pass
     counted = meter.end_to_end.counted()
     assert (sum(counted.buckets), counted.sum) == (1, 0.0)
@@ -252,7 +252,7 @@ def test_only_the_first_of_a_cycle_has_its_publication_as_a_child(spans: InMemor
     meter.cycle(pieces)
     logged: list[int] = []
     for one in pieces:
-        with meter.publishing(one.log, Publication([], [], 1, 0)):
+        with meter.publishing(one.log, Publication([], [], 1, 0, 1)):
             logged.append(get_current_span().get_span_context().span_id)
     found = {span.context.span_id: span for span in spans.get_finished_spans() if span.context}
     assert [found[span_id].name.split()[0] for span_id in logged] == ["publish", "process"]
@@ -269,7 +269,7 @@ def test_one_in_so_many_is_counted_over_slices(spans: InMemorySpanExporter) -> N
     meter = traces(spans, one_in=4)
     for begin in range(0, 40, 3):
         meter.received(piece(begin, None, None, None))
-    with meter.publishing(LOG, Publication([], [], 100, 0)):
+    with meter.publishing(LOG, Publication([], [], 100, 0, 1)):
         pass
     offsets = [span.attributes["messaging.kafka.offset"] for span in spans.get_finished_spans() if span.attributes]
     assert offsets == list(range(3, 42, 4))
@@ -279,7 +279,7 @@ def test_commands_that_have_a_context_do_not_take_the_turns_of_the_others(spans:
     meter = traces(spans, one_in=2)
     for begin in range(0, 12, 3):
         meter.received(piece(begin, None, SAMPLED[:-1] + b"0", SAMPLED[:-1] + b"0"))
-    with meter.publishing(LOG, Publication([], [], 100, 0)):
+    with meter.publishing(LOG, Publication([], [], 100, 0, 1)):
         pass
     offsets = [span.attributes["messaging.kafka.offset"] for span in spans.get_finished_spans() if span.attributes]
     assert offsets == [3, 6, 9]

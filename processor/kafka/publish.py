@@ -164,7 +164,8 @@ class LogPublisher:
     """Publishes for one log. `feed_position` is the last that the feed has: nothing up to it is sent again.
 
     `reply_from`: commands below this offset have been answered. `is_allowed` says which topics a command may name for
-    its reply. `backlog` bounds the answers and events that wait; `on_room` is told when there is room again.
+    its reply. `backlog` bounds the events and the weight of the commands that wait; `on_room` is told when there is
+    room again.
     """
 
     def __init__(
@@ -320,9 +321,10 @@ def _joined(publications: Sequence[Publication]) -> Publication:
         answers=[answer for publication in publications for answer in publication.answers],
         next_offset=publications[-1].next_offset,
         last_position=publications[-1].last_position,
+        weight=sum(publication.weight for publication in publications),
     )
 
 
 def _size(publication: Publication) -> int:
     # At least 1, so that a publication without records counts as waiting too.
-    return 1 + len(publication.events) + len(publication.answers)
+    return 1 + len(publication.events) + publication.weight

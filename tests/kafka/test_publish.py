@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from msgspec.structs import replace
 
 from processor.kafka.publish import LogPublisher, Outbound
 from processor.kafka.topics import create_topics
@@ -53,7 +54,7 @@ async def publications(count: int, events: int) -> list[Publication]:
     for number in range(count):
         plan = await commit(store, LOG, at, ship(LOG, *range(number * events, (number + 1) * events)))
         at = plan.after
-        found.append(Publication(plan.events, plan.answers, at.next_offset, at.next_position - 1))
+        found.append(Publication(plan.events, plan.answers, at.next_offset, at.next_position - 1, 1))
     return found
 
 
@@ -61,11 +62,15 @@ async def no_events(*_: Any) -> list[Any]:
     raise AssertionError("the feed lacks nothing")
 
 
-async def publish(outbound: Noted, names: TopicNames, put: Sequence[Publication]) -> LogPublisher:
-    publisher = LogPublisher(
+def publisher_on(outbound: Noted, names: TopicNames) -> LogPublisher:
+    return LogPublisher(
         LOG, outbound, names, is_allowed=lambda _: False, feed_position=0, reply_from=0, backlog=BACKLOG,
         on_room=lambda: None,
     )  # fmt: skip
+
+
+async def publish(outbound: Noted, names: TopicNames, put: Sequence[Publication]) -> LogPublisher:
+    publisher = publisher_on(outbound, names)
     for publication in put:
         publisher.put(publication)
     running = asyncio.create_task(publisher.run(no_events, 0))
@@ -110,3 +115,12 @@ async def test_what_goes_out_together_is_bounded(outbound: Noted, names: TopicNa
     assert sum(batches) == 3_000
     assert max(batches) < 1_024
     assert publisher.acknowledged_position == 3_000
+
+
+async def test_a_publication_takes_room_by_the_weight_of_its_commands() -> None:
+    publisher = publisher_on(Noted("127.0.0.1:1"), TopicNames.of("", LOG.tenant))
+    small, large = await publications(count=2, events=1)
+    publisher.put(small)
+    assert publisher.has_room
+    publisher.put(replace(large, weight=BACKLOG))
+    assert not publisher.has_room

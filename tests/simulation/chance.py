@@ -17,7 +17,7 @@ class Profile(Struct):
     batch_size: int
     backlog: int
     # what the worker has fixed: caches, pages and turns
-    few_records: int
+    little: int
     at_a_stretch: int
     together: int
     heads_kept: int
@@ -77,7 +77,7 @@ class Profile(Struct):
             shuffled=random.random() < 0.5,
             batch_size=random.choice((1, 5, 100)),
             backlog=random.choice((1, 4, 10, 1000)),
-            few_records=random.choice((1, 3, 256)),
+            little=random.choice((1, 3, 256)),
             at_a_stretch=random.choice((1, 3, 256)),
             together=random.choice((1, 5, 1_024)),
             heads_kept=random.choice((0, 1, 2, 1000)),

@@ -66,7 +66,7 @@ def run_seeds(seeds: Iterable[int], parts: Parts = _REAL) -> list[Result]:
 def _as_drawn(profile: Profile, parts: Parts) -> Iterator[None]:
     """What a worker has fixed is drawn as well: a run is too short to come to its real bounds."""
     others: tuple[tuple[object, str, object], ...] = (
-        (cycle, "_FEW_RECORDS", profile.few_records),
+        (cycle, "_LITTLE", profile.little),
         (cycle, "_AT_A_STRETCH", profile.at_a_stretch),
         (cycle, "_HEADS_KEPT", profile.heads_kept),
         (cycle, "REFUSED_KEPT", profile.refused_kept),
