@@ -7,6 +7,7 @@ taken for the other. This module imports nothing of the project.
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from operator import attrgetter
 from typing import Annotated, Literal, NamedTuple, Protocol
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
@@ -14,7 +15,9 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 MAX_VERSION = 2**63 - 1
 MAX_SCHEMA_VERSION = 2**31 - 1
 COMMON_BYTES = 512
-"""Up to this size a command counts as one of those that a cycle may have."""
+"""Up to this size commands count by their number, above it by their bytes."""
+
+_VALUE = attrgetter("value")
 
 
 class Log(NamedTuple):
@@ -70,8 +73,9 @@ class Slice(Struct, frozen=True, dict=True):
 
     @cached_property
     def weight(self) -> int:
-        """What it takes to hold and to decide it, in commands of a common size: a large one counts as several."""
-        return sum(1 + len(record.value or b"") // COMMON_BYTES for record in self.records)
+        """What it takes to hold and to decide it, in commands of a common size: large ones count as several."""
+        value_bytes = sum(map(len, filter(None, map(_VALUE, self.records))))
+        return max(len(self.records), value_bytes // COMMON_BYTES)
 
 
 # --- commands

@@ -197,7 +197,7 @@ class Settings(BaseSettings):
 
     batch_size: int = _field(
         4_096,
-        f"Most commands in one cycle, all partitions together; each {COMMON_BYTES} bytes of one count as one more.",
+        f"Most commands in one cycle, all partitions together; large ones count as one for each {COMMON_BYTES} bytes.",
         least=1,
         most=100_000,
     )
@@ -215,7 +215,7 @@ class Settings(BaseSettings):
     publish_backlog: int = _field(
         10_000,
         "Most events and replies of one partition that wait for the broker's acknowledgement before the next "
-        f"commands of that partition are decided; each {COMMON_BYTES} bytes of a command count as one more.",
+        f"commands of that partition are decided; large ones count as one for each {COMMON_BYTES} bytes.",
         least=1,
         most=1_000_000,
     )
