@@ -41,6 +41,7 @@ class Client:
         """Let go of the connections."""
         self._replies.close()
         self._producer.purge()
+        self._producer.flush(_LONGEST_S)
 
     def measure(self, records: Sequence[CommandRecord], rate: float) -> Waits:
         """The waits, in the order of the records. Raises `TimeoutError`, `KafkaException`."""
