@@ -26,6 +26,10 @@ StoreKind = Literal["sqlite", "postgres", "memory"]
 LOGS = [Log(DEFAULT_TENANT, partition) for partition in range(PARTITIONS)]
 
 
+# Or else, half a minute later, the system writes to the disk what a run has left behind, and slows the ones after it.
+_DELETED_AT_ONCE = {"log.segment.delete.delay.ms": "1000"}
+
+
 class Site(NamedTuple):
     """The topics and the store of one run."""
 
@@ -100,7 +104,7 @@ def bed(*, process_group: int = -1) -> Iterator[Bed]:
         bootstrap = os.environ.get("TIDEMARK_BENCH_KAFKA")
         if bootstrap is None:
             say("starting a broker")
-            broker = Broker(ROOMY_JAVA)
+            broker = Broker(ROOMY_JAVA, _DELETED_AT_ONCE)
             broker.process_group = process_group
             bootstrap = servers.enter_context(broker).bootstrap
         postgres = os.environ.get("TIDEMARK_BENCH_POSTGRES")

@@ -17,12 +17,13 @@ import subprocess
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import SystemRandom
+from types import MappingProxyType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -186,9 +187,12 @@ class Broker(Server):
     name = "kafka"
     ready_line = b"Kafka Server started"
 
-    def __init__(self, java_options: Sequence[str] = SMALL_JAVA) -> None:
+    def __init__(
+        self, java_options: Sequence[str] = SMALL_JAVA, more_settings: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         libs = kafka_libs()
         super().__init__()
+        self._more_settings = more_settings
         self._java = ["java", *java_options, "-Xshare:auto", "-cp", f"{libs}/*"]
         self._config = self.folder / "server.properties"
 
@@ -220,6 +224,7 @@ class Broker(Server):
             # A node that comes back is let in once its former self has been silent for so long.
             "broker.session.timeout.ms": "1500",
             "broker.heartbeat.interval.ms": "200",
+            **self._more_settings,
         }
         self._config.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
         format_it = ["kafka.tools.StorageTool", "format", "-t", "AAAAAAAAAAAAAAAAAAAAAQ", "-c", str(self._config)]
