@@ -229,26 +229,18 @@ async def test_a_long_line_takes_nothing_from_the_others(bench: Bench) -> None:
     assert first == [(0, 300)] * PARTITIONS
 
 
-async def test_a_cycle_is_not_larger_than_it_may_be_by_more_than_a_slice(bench: Bench) -> None:
+@pytest.mark.parametrize(("count", "bytes_of_data"), [(400, 2), (40, 5_000)], ids=["small", "large"])
+async def test_a_cycle_is_not_larger_than_it_may_be_by_more_than_a_slice(
+    bench: Bench, count: int, bytes_of_data: int
+) -> None:
     bench.use(MemoryStore(), batch_size=1_000)
     for log in (Log("default", n) for n in range(PARTITIONS)):
         await bench.own(log)
-        bench.cycles.offer(piece(0, 400, log=log))
+        bench.cycles.offer(piece(0, count, log=log, bytes_of_data=bytes_of_data))
     async with bench.running():
         await bench.outlet.given.wait()
     first = next(station[1] for station in bench.told.stations if isinstance(station, tuple) and station[0] == "cycle")
-    assert first == [(0, 400)] * 3
-
-
-async def test_a_large_command_counts_as_several(bench: Bench) -> None:
-    bench.use(MemoryStore(), batch_size=1_000)
-    for log in (Log("default", n) for n in range(PARTITIONS)):
-        await bench.own(log)
-        bench.cycles.offer(piece(0, 40, log=log, bytes_of_data=5_000))
-    async with bench.running():
-        await bench.outlet.given.wait()
-    first = next(station[1] for station in bench.told.stations if isinstance(station, tuple) and station[0] == "cycle")
-    assert first == [(0, 40)] * 3
+    assert first == [(0, count)] * 3
 
 
 async def test_large_commands_are_read_ahead_by_their_size_however_few_they_are(bench: Bench) -> None:
