@@ -97,7 +97,7 @@ class BatchingClient:
         return self._replies.waits()
 
     async def _send(self, records: Sequence[CommandRecord]) -> None:
-        sent, under_way = 0, set[asyncio.Future[Any]]()
+        sent, under_way = 0, list[asyncio.Future[Any]]()
         while sent < len(records):
             due = self._replies.due
             of_partition = by_partition(records[sent:due])
@@ -105,7 +105,7 @@ class BatchingClient:
             begun = await asyncio.gather(
                 *(write(self._producer, self._topic, partition, of) for partition, of in of_partition.items())
             )
-            under_way = {batch for batch in (*under_way, *chain.from_iterable(begun)) if not batch.done()}
+            under_way += chain.from_iterable(begun)
             await asyncio.sleep(_TICK_S)
         await asyncio.gather(*under_way)
 
