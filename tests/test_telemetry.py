@@ -1,6 +1,9 @@
 """Counts, durations, hot streams and the numbers that go out, without a broker or a store."""
 
+import asyncio
 import random
+import socket
+import threading
 import time
 from bisect import bisect_left
 from collections import Counter
@@ -160,11 +163,17 @@ def test_no_stream_is_named_where_none_is_to_be() -> None:
         assert len(scraped(telemetry).get("tidemark_hot_stream", {})) == expected
 
 
-async def test_a_collector_that_is_away_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setattr("processor.telemetry.export._CLOSE_S", 0.1)
-    telemetry = Telemetry(Settings(), NAMES, lambda: Reading({}, [], None))
-    await telemetry.close()
+async def test_a_collector_that_does_not_answer_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+        monkeypatch.setattr("processor.telemetry.export._CLOSE_S", 0.1)
+        telemetry = Telemetry(Settings(), NAMES, lambda: Reading({}, [], None))
+        await telemetry.close()
+        sending = [thread for thread in threading.enumerate() if thread.name == "telemetry"]
+        assert sending
+        for thread in sending:  # its tries draw from `random`, which Hypothesis would notice in a later test
+            await asyncio.to_thread(thread.join)
 
 
 # --- traces
