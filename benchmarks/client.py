@@ -4,25 +4,34 @@ They share the processors with what is measured, and so are made to take little 
 """
 
 import asyncio
+import itertools
 import time
-from collections.abc import Sequence
-from itertools import chain
+from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
-from aiokafka import AIOKafkaProducer
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from aiokafka import TopicPartition
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import for_code
+from aiokafka.protocol.produce import ProduceRequest
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from confluent_kafka import Consumer, KafkaException, Producer
+from confluent_kafka import TopicPartition as Assigned
 
 from benchmarks.bed import Site
-from benchmarks.load import PARTITIONS, CommandRecord, by_partition, write
+from benchmarks.load import PARTITIONS, CommandRecord, by_partition
 
 _LONGEST_S = 60.0
 _WAIT_S = 0.002
 _TICK_S = 0.02
 _AT_ONCE = 10_000
-_BATCH_BYTES = 512 * 1024
+_BATCH_BYTES = 1_000_000
+_ACK_MS = 30_000
 
 Waits = list[tuple[int, float]]
 """For each command its partition, and the milliseconds from due to answered."""
+
+_Requests = dict[int, ProduceRequest]
+"""By the broker they go to."""
 
 
 class Client:
@@ -61,31 +70,31 @@ class Client:
 
 
 class BatchingClient:
-    """Sends what has become due every 20 ms, as one batch for each partition and one request for all of them.
+    """Sends what has become due every 20 ms, in one request with a batch for each partition, all made beforehand.
 
     librdkafka has a request for each partition: at 20,000 commands/s 1,600 a second, which take a fifth of a processor
-    from what is measured, at the broker.
+    from what is measured, at the broker. To make the batches would take the same again, here.
     """
 
     def __init__(self, site: Site) -> None:
         self._topic = site.names.commands
-        self._producer = AIOKafkaProducer(
-            bootstrap_servers=site.settings.brokers, acks="all", max_batch_size=_BATCH_BYTES
-        )
+        self._kafka = AIOKafkaClient(bootstrap_servers=site.settings.brokers)
         self._replies = _Replies(site)
 
     async def __aenter__(self) -> Self:
-        await self._producer.start()
+        await self._kafka.bootstrap()
+        await self._kafka.set_topics([self._topic])
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._replies.close()
-        await self._producer.stop()
+        await self._kafka.close()
 
     async def measure(self, records: Sequence[CommandRecord], rate: float) -> Waits:
         """The waits, in the order of the records. Raises `TimeoutError`, `KafkaException`, aiokafka's errors."""
+        requests = [self._requests(due) for due in _by_tick(records, rate)]
         self._replies.expect(records, rate)
-        sending = asyncio.create_task(self._send(records))
+        sending = asyncio.create_task(self._send(requests))
         try:
             while self._replies.are_missing:
                 self._replies.take(_AT_ONCE, 0)
@@ -96,18 +105,50 @@ class BatchingClient:
             sending.cancel()
         return self._replies.waits()
 
-    async def _send(self, records: Sequence[CommandRecord]) -> None:
-        sent, under_way = 0, list[asyncio.Future[Any]]()
-        while sent < len(records):
-            due = self._replies.due
-            of_partition = by_partition(records[sent:due])
-            sent = due
-            begun = await asyncio.gather(
-                *(write(self._producer, self._topic, partition, of) for partition, of in of_partition.items())
-            )
-            under_way += chain.from_iterable(begun)
-            await asyncio.sleep(_TICK_S)
+    def _requests(self, records: Sequence[CommandRecord]) -> _Requests:
+        """One for each broker that leads some of the partitions."""
+        batches: dict[int, list[tuple[int, bytes]]] = {}
+        for partition, of_partition in by_partition(records).items():
+            if of_partition:
+                leader = self._kafka.cluster.leader_for_partition(TopicPartition(self._topic, partition))
+                batches.setdefault(leader, []).append((partition, _batch(of_partition)))
+        return {leader: ProduceRequest(None, -1, _ACK_MS, [(self._topic, of)]) for leader, of in batches.items()}
+
+    async def _send(self, ticks: Sequence[_Requests]) -> None:
+        under_way = []
+        for number, requests in enumerate(ticks, 1):
+            await asyncio.sleep(number * _TICK_S - self._replies.elapsed_s)
+            under_way += [asyncio.create_task(self._produce(*request)) for request in requests.items()]
         await asyncio.gather(*under_way)
+
+    async def _produce(self, leader: int, request: ProduceRequest) -> None:
+        response = await self._kafka.send(leader, request)
+        for _, partitions in response.topics:
+            for _, error_code, *_ in partitions:
+                if error_code:
+                    raise for_code(error_code)
+
+
+def _by_tick(records: Sequence[CommandRecord], rate: float) -> Iterator[Sequence[CommandRecord]]:
+    """What becomes due until each tick, at so many a second, the first at once."""
+    done = 0
+    for tick in itertools.count(1):
+        if done == len(records):
+            return
+        due = min(len(records), int(tick * _TICK_S * rate) + 1)
+        yield records[done:due]
+        done = due
+
+
+def _batch(records: Sequence[CommandRecord]) -> bytes:
+    builder = DefaultRecordBatchBuilder(
+        magic=2, compression_type=0, is_transactional=0, producer_id=-1, producer_epoch=-1, base_sequence=-1,
+        batch_size=_BATCH_BYTES,
+    )  # fmt: skip
+    for place, record in enumerate(records):
+        if builder.append(place, record.timestamp, record.key, record.value, []) is None:
+            raise ValueError("too many commands a tick for one batch: lower the rate")
+    return bytes(builder.build())
 
 
 class _Replies:
@@ -117,17 +158,20 @@ class _Replies:
         self._consumer = Consumer(
             {**_brokers(site), "group.id": "bench-client", "enable.auto.commit": False, "fetch.wait.max.ms": 10}
         )
-        self._consumer.assign([TopicPartition(site.names.results, n, 0) for n in range(PARTITIONS)])
+        self._consumer.assign([Assigned(site.names.results, n, 0) for n in range(PARTITIONS)])
 
     def close(self) -> None:
         self._consumer.close()
 
     def expect(self, records: Sequence[CommandRecord], rate: float) -> None:
-        """The clock starts: so many of these commands are due each second, in this order."""
+        """The clock starts: so many of these commands are due each second, in this order.
+
+        The commands of a partition follow on each other.
+        """
         self._records, self._rate = records, rate
-        self._places: dict[tuple[int | None, int | None], int] = {}
-        self._places.update(((record.partition, record.offset), index) for index, record in enumerate(records))
-        self._arrived = [0.0] * len(records)
+        of_partition = by_partition(records)
+        self._first = {partition: of[0].offset if of else 0 for partition, of in of_partition.items()}
+        self._arrived = {partition: [0.0] * len(of) for partition, of in of_partition.items()}
         self._missing = len(records)
         self._begin = time.perf_counter()
 
@@ -154,16 +198,22 @@ class _Replies:
         for reply in replies:
             if reply.error() is not None:
                 raise KafkaException(reply.error())
-            index = self._places.get((reply.partition(), reply.offset()))
-            if index is not None and not self._arrived[index]:
-                self._arrived[index] = now
+            partition, offset = reply.partition(), reply.offset()
+            assert partition is not None
+            assert offset is not None
+            place = offset - self._first[partition]
+            if place >= 0 and not self._arrived[partition][place]:
+                self._arrived[partition][place] = now
                 self._missing -= 1
 
     def waits(self) -> Waits:
         return [
-            (record.partition, (arrived - index / self._rate) * 1_000)
-            for index, (record, arrived) in enumerate(zip(self._records, self._arrived, strict=True))
+            (record.partition, (self._arrived_s(record) - index / self._rate) * 1_000)
+            for index, record in enumerate(self._records)
         ]
+
+    def _arrived_s(self, record: CommandRecord) -> float:
+        return self._arrived[record.partition][record.offset - self._first[record.partition]]
 
 
 def _brokers(site: Site) -> dict[str, Any]:
