@@ -17,7 +17,7 @@ class Unmetered(WorkerMeter):
 
     def received(self, piece: Slice) -> None: ...
 
-    def cycle(self, slices: Sequence[Slice], known: int, unknown: int) -> CycleMeter:  # noqa: ARG002 — an override
+    def cycle(self, slices: Sequence[Slice]) -> CycleMeter:  # noqa: ARG002 — an override
         return CycleMeter()
 
     @contextmanager

@@ -171,8 +171,14 @@ class OwnedLog:
 class CycleMeter:
     """Is told of the stations of one cycle, each when it is behind; this one keeps nothing (`telemetry`)."""
 
+    def loading(self, known: int, unknown: int) -> None:
+        """All is read, and decided where nothing has to be looked up.
+
+        Of so many streams the head is known, and so many have to be looked up.
+        """
+
     def loaded(self) -> None:
-        """The store has said what the decision depends on."""
+        """The store has said what the other decisions depend on."""
 
     def decided(self) -> None:
         """The plans are made, and wait until the cycle before is committed."""
@@ -193,8 +199,8 @@ class Meter:
     def received(self, piece: Slice) -> None:
         """A slice waits in line."""
 
-    def cycle(self, slices: Sequence[Slice], known: int, unknown: int) -> CycleMeter:  # noqa: ARG002 — for overrides
-        """A cycle begins with these slices; of so many streams the head is known, and so many have to be looked up."""
+    def cycle(self, slices: Sequence[Slice]) -> CycleMeter:  # noqa: ARG002 — for overrides
+        """A cycle begins with these slices."""
         return CycleMeter()
 
     def store_failed(self) -> None:
@@ -204,20 +210,21 @@ class Meter:
 class _Work(Struct):
     """A log's share of a cycle: what was taken, read, and what came of it.
 
-    `upon` are the plans that were not known to be committed when it was taken, `heads` what was known then of its
-    streams, and `unknown` the other streams: what is loaded from the store may or may not have the plans' effect.
-    `presumed`: the offsets of the commands whose event ids were not looked up.
+    `upon` are the plans that were not known to be committed when it was taken, `heads` what was known of its streams
+    when it was read, and `unknown` the other streams: what is loaded from the store may or may not have the plans'
+    effect. `presumed`: the offsets of the commands whose event ids are not looked up; `wanted`: what is.
     """
 
     owned: OwnedLog
     start: int
     upon: list[Plan]
-    heads: dict[str, Head]
-    unknown: list[str]
     taken: Slice
-    old: list[tuple[Record, Decoded]]
-    new: list[tuple[Record, Decoded]]
+    heads: dict[str, Head] = {}
+    unknown: list[str] = []
+    old: list[tuple[Record, Decoded]] = []
+    new: list[tuple[Record, Decoded]] = []
     presumed: set[int] = field(default_factory=set)
+    wanted: Wanted = field(default_factory=Wanted.nothing)
     view: View = field(default_factory=View.empty)
     plan: Plan | None = None
     recalled: list[tuple[Record, Outcome]] = []
@@ -226,6 +233,16 @@ class _Work(Struct):
     def is_void(self) -> bool:
         """Whether what it was planned upon did not happen; its slice has been put back, or its log has left."""
         return self.start != self.owned.starts
+
+    def read(self, limits: Limits) -> None:
+        """Decode what was taken."""
+        again, fresh = _parted(self.taken, self.owned.tip.next_offset)
+        reply_from = self.owned.reply_from
+        self.old = [
+            (record, decode(record.key, record.value, NO_LIMITS)) for record in again if record.offset >= reply_from
+        ]
+        self.new = [(record, decode(record.key, record.value, limits)) for record in fresh]
+        self.heads, self.unknown = self.owned.heads_of(streams_of(chain(self.old, self.new)))
 
     def with_heads(self, found: Mapping[str, Head]) -> None:
         """Bring the heads up to what the plans before will leave."""
@@ -236,8 +253,8 @@ class _Work(Struct):
         if not self.is_void:
             self.owned.loaded({name: self.heads[name] for name in found})
 
-    def ask(self, *, careful: bool) -> Wanted:
-        """What there is to look up, now that the heads are known."""
+    def want(self, *, careful: bool) -> None:
+        """Say what there is to look up, now that the heads are known."""
         owned, incarnation = self.owned, self.owned.tip.incarnation
         self.presumed = set() if careful else presumed_new(self.heads, self.new)
         asked = doubtful(owned.log, incarnation, self.new, self.presumed, owned.refused)
@@ -247,7 +264,7 @@ class _Work(Struct):
                 again.event_ids.setdefault(name, []).extend(event_ids)
             asked = Wanted(again.event_ids, again.commands + asked.commands, again.offsets)
         asked.heads = self.heads
-        return asked
+        self.wanted = asked
 
     def with_answers(self, found: View) -> None:
         """Bring what was looked up to what the plans before will leave."""
@@ -259,6 +276,20 @@ class _Work(Struct):
                 for refused in plan.refused
                 if refused.stream is not None and refused.command_id is not None
             )
+
+
+class _Stretch:
+    """How much was decided without a pause: what waits for an answer only, as a commit does, goes on now and then."""
+
+    def __init__(self) -> None:
+        self._records = 0
+
+    async def before(self, work: _Work) -> None:
+        """Pause if it is time to."""
+        if self._records >= _AT_A_STRETCH:
+            await asyncio.sleep(0)
+            self._records = 0
+        self._records += len(work.taken.records)
 
 
 class Cycles:
@@ -362,11 +393,7 @@ class Cycles:
                 if not works:
                     self._waiting.clear()
                     continue
-                meter = self._meter.cycle(
-                    [work.taken for work in works],
-                    sum(len(work.heads) for work in works),
-                    sum(len(work.unknown) for work in works),
-                )
+                meter = self._meter.cycle([work.taken for work in works])
                 ready = await self._decide(works, meter)
                 while len(commits) >= (2 if self._is_behind else 1):
                     await commits.popleft()
@@ -388,7 +415,7 @@ class Cycles:
         for owned, share in self._shares().items():
             # To the end of the line, so that the logs take turns when there is more than a cycle holds.
             self.logs[owned.log] = self.logs.pop(owned.log)
-            works.append(self._read(owned, share))
+            works.append(_Work(owned, owned.starts, list(owned.pending), owned.take(share)))
             self._at_work[owned.log] += 1
         self.wanting.set()
         return works
@@ -413,42 +440,57 @@ class Cycles:
                 room -= shares[owned] - share
         return shares
 
-    def _read(self, owned: OwnedLog, share: int) -> _Work:
-        piece = owned.take(share)
-        again, fresh = _parted(piece, owned.tip.next_offset)
-        old = [
-            (record, decode(record.key, record.value, NO_LIMITS))
-            for record in again
-            if record.offset >= owned.reply_from
-        ]
-        new = [(record, decode(record.key, record.value, self._limits)) for record in fresh]
-        heads, unknown = owned.heads_of(streams_of(chain(old, new)))
-        return _Work(owned, owned.starts, list(owned.pending), heads, unknown, piece, old, new)
-
     async def _decide(self, works: list[_Work], meter: CycleMeter) -> list[_Work]:
-        """Plan each log's share; those that do not fit leave."""
-        await self._load(works)
-        meter.loaded()
+        """Plan each log's share; those that do not fit leave.
+
+        A share about which the store need not be asked is decided as soon as it is read, while it is warm memory.
+        """
         ready: list[_Work] = []
-        decided = 0
+        asking: list[_Work] = []
+        known = unknown = 0
+        stretch = _Stretch()
         for work in works:
-            if decided >= _AT_A_STRETCH:
-                # What waits for an answer only, as the commit of the cycle before does, goes on meanwhile.
-                await asyncio.sleep(0)
-                decided = 0
-            decided += len(work.new)
-            if not work.is_void and await self._plan_surely(work):
-                ready.append(work)
-            else:
-                await self._let_go(work)
+            await stretch.before(work)
+            if not work.is_void:
+                work.read(self._limits)
+                known += len(work.heads)
+                unknown += len(work.unknown)
+                if not self._is_known(work):
+                    asking.append(work)
+                    continue
+            await self._settle(work, ready)
+        meter.loading(known, unknown)
+        await self._load(asking)
+        meter.loaded()
+        for work in asking:
+            await stretch.before(work)
+            await self._settle(work, ready)
         meter.decided()
         return ready
+
+    def _is_known(self, work: _Work) -> bool:
+        """Whether the store need not be asked; in this case the view is filled."""
+        if work.unknown:
+            return False
+        work.with_heads({})
+        work.want(careful=self._careful_cycles > 0)
+        if work.wanted.is_something:
+            return False
+        work.with_answers(View.empty())
+        return True
+
+    async def _settle(self, work: _Work, ready: list[_Work]) -> None:
+        if not work.is_void and await self._plan_surely(work):
+            ready.append(work)
+        else:
+            await self._let_go(work)
 
     async def _plan_surely(self, work: _Work) -> bool:
         try:
             return self._plan(work)
         except Unread:
-            await self._look_up([work], careful=True)
+            work.want(careful=True)
+            await self._look_up([work])
             return not work.is_void and self._plan(work)
 
     def _plan(self, work: _Work) -> bool:
@@ -523,19 +565,17 @@ class Cycles:
 
     async def _load(self, works: list[_Work]) -> None:
         """Fill the views: heads first, as they tell what else there is to look up."""
+        beginning = [work for work in works if work.unknown]
         found = await self._ask(
-            {work.owned.log: Wanted({name: [] for name in work.unknown}, [], []) for work in works if work.unknown}
+            {work.owned.log: Wanted({name: [] for name in work.unknown}, [], []) for work in beginning}
         )
-        for work in works:
-            view = found.get(work.owned.log)
-            work.with_heads(view.heads if view else {})
-        await self._look_up(works, careful=self._careful_cycles > 0)
+        for work in beginning:
+            work.with_heads(found[work.owned.log].heads)
+            work.want(careful=self._careful_cycles > 0)
+        await self._look_up(works)
 
-    async def _look_up(self, works: list[_Work], *, careful: bool) -> None:
-        asked = {work.owned.log: work.ask(careful=careful) for work in works}
-        found = await self._ask(
-            {log: of_log for log, of_log in asked.items() if of_log.event_ids or of_log.commands or of_log.offsets}
-        )
+    async def _look_up(self, works: list[_Work]) -> None:
+        found = await self._ask({work.owned.log: work.wanted for work in works if work.wanted.is_something})
         for work in works:
             work.with_answers(found.get(work.owned.log) or View.empty())
 

@@ -8,7 +8,7 @@ taken for the other. This module imports nothing of the project.
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from operator import attrgetter
-from typing import Annotated, Literal, NamedTuple, Protocol
+from typing import Annotated, Literal, NamedTuple, Protocol, Self
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
@@ -332,6 +332,16 @@ class Wanted(Struct):
     commands: list[tuple[str, str]]
     offsets: list[int]
     heads: Mapping[str, Head] = {}
+
+    @classmethod
+    def nothing(cls) -> Self:
+        """No question."""
+        return cls({}, [], [])
+
+    @property
+    def is_something(self) -> bool:
+        """Whether there is anything to ask."""
+        return bool(self.event_ids or self.commands or self.offsets)
 
 
 class Publication(Struct, gc=False):

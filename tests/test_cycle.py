@@ -52,9 +52,12 @@ class Told(Meter, CycleMeter):
     def received(self, piece: Slice) -> None:
         self.stations.append(("received", piece.begin))
 
-    def cycle(self, slices: Sequence[Slice], known: int, unknown: int) -> CycleMeter:
-        self.stations.append(("cycle", [(piece.begin, piece.end) for piece in slices], known, unknown))
+    def cycle(self, slices: Sequence[Slice]) -> CycleMeter:
+        self.stations.append(("cycle", [(piece.begin, piece.end) for piece in slices]))
         return self
+
+    def loading(self, known: int, unknown: int) -> None:
+        self.stations.append(("loading", known, unknown))
 
     def loaded(self) -> None:
         self.stations.append("loaded")
@@ -130,7 +133,7 @@ async def test_the_meter_is_told_of_each_station_once(bench: Bench) -> None:
     async with bench.running():
         await bench.outlet.given.wait()
     assert bench.told.stations == [
-        ("owning", LOG), ("received", 0), ("cycle", [(0, 3)], 0, 1), "loaded", "decided", "committing",
+        ("owning", LOG), ("received", 0), ("cycle", [(0, 3)]), ("loading", 0, 1), "loaded", "decided", "committing",
         ("committed", [3], {LOG: Committed.YES}),
     ]  # fmt: skip
 
@@ -442,6 +445,44 @@ async def test_commands_that_go_on_from_known_heads_are_decided_without_a_look_a
     assert store.loads == 1  # the stream's head, before it was there
 
 
+class SilentStore(MemoryStore):
+    """Answers what is looked up when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = asyncio.Event()
+        self.may_answer = asyncio.Event()
+
+    async def load(self, wanted: Mapping[Log, Wanted]) -> dict[Log, View]:
+        self.asked.set()
+        await self.may_answer.wait()
+        return await super().load(wanted)
+
+
+async def test_what_the_store_need_not_be_asked_about_is_decided_before_it_has_answered_for_the_others(
+    bench: Bench,
+) -> None:
+    bench.use(store := SilentStore())
+    other = Log("default", (LOG.partition + 1) % PARTITIONS)
+    owned = await bench.own()
+    owned.refused = set()
+    await bench.own(other)
+    async with bench.running():
+        store.may_answer.set()
+        await outcomes_of(bench, appends(0, 0, expected_version=0))
+        store.may_answer.clear()
+        store.asked.clear()
+        bench.cycles.offer(appends(1, 1, expected_version=1))
+        bench.cycles.offer(piece(0, log=other))
+        await store.asked.wait()
+        assert [plan.after.next_offset for plan in owned.pending] == [2]
+        store.may_answer.set()
+        while len(bench.outlet.publications) < 3:
+            await asyncio.sleep(0)
+    assert ("loading", 1, 1) in bench.told.stations
+    assert {log: to.next_offset for log, to in (await bench.store.checkpoints()).items()} == {LOG: 2, other: 1}
+
+
 async def test_events_that_were_stored_are_found_though_their_command_now_expects_the_right_version(
     bench: Bench,
 ) -> None:
@@ -504,8 +545,8 @@ async def test_a_head_that_was_read_before_the_plan_upon_it_was_committed_is_not
     owned = await bench.own()
     before = owned.checkpoint
     upon = Plan(LOG, before, before, {STREAM: Head(1, 5)}, [], [], [])
-    _Work(owned, 0, [upon], {}, [STREAM], piece(0), [], []).with_heads({STREAM: Head(1, 4)})
+    _Work(owned, 0, [upon], piece(0)).with_heads({STREAM: Head(1, 4)})
     assert owned.heads_of([STREAM]) == ({STREAM: Head(1, 5)}, [])
     owned.start_over()
-    _Work(owned, 0, [upon], {}, [STREAM], piece(0), [], []).with_heads({STREAM: Head(1, 4)})
+    _Work(owned, 0, [upon], piece(0)).with_heads({STREAM: Head(1, 4)})
     assert owned.heads_of([STREAM]) == ({}, [STREAM])

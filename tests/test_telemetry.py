@@ -105,13 +105,14 @@ LOG_STREAM = "order-42"
 def test_only_what_is_committed_counts_as_decided() -> None:
     meter, past = WorkerMeter(), Past()
     plan = past.plan(record(0, command(event(1))), record(1, command(event(1))), record(2, b"{"))
-    cycle = meter.cycle([Slice(LOG, 1, 0, 3, [answer[0] for answer in plan.answers])], 2, 1)
+    cycle = meter.cycle([Slice(LOG, 1, 0, 3, [answer[0] for answer in plan.answers])])
+    cycle.loading(2, 1)
     cycle.loaded()
     cycle.decided()
     cycle.committing()
     cycle.committed({LOG: plan}, {LOG: Committed.FENCED})
     assert not meter.commands and meter.commits == {Committed.FENCED: 1}
-    meter.cycle([], 0, 0).committed({LOG: plan}, {LOG: Committed.YES})
+    meter.cycle([]).committed({LOG: plan}, {LOG: Committed.YES})
     assert meter.commands == {
         ("default", "accepted", ""): 1, ("default", "duplicate", ""): 1, ("default", "rejected", "malformed"): 1,
     }  # fmt: skip
@@ -122,9 +123,9 @@ def test_only_what_is_committed_counts_as_decided() -> None:
 def test_a_held_log_and_a_retry_excuse_a_log_that_stands_still_a_commit_does_not() -> None:
     meter = WorkerMeter()
     plan = Past().plan(record(0, command()))
-    meter.cycle([], 0, 0).committed({LOG: plan}, {LOG: Committed.YES})
+    meter.cycle([]).committed({LOG: plan}, {LOG: Committed.YES})
     assert meter.faults == 0
-    meter.cycle([], 0, 0).committed({LOG: plan}, {LOG: Committed.BUSY})
+    meter.cycle([]).committed({LOG: plan}, {LOG: Committed.BUSY})
     meter.store_failed()
     assert meter.faults == 2
 

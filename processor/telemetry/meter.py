@@ -67,11 +67,9 @@ class WorkerMeter(Meter):
         if self._traces is not None:
             self._traces.received(piece)
 
-    def cycle(self, slices: Sequence[Slice], known: int, unknown: int) -> CycleMeter:
+    def cycle(self, slices: Sequence[Slice]) -> CycleMeter:
         """Begin a cycle."""
         self.cycle_sizes.add(sum(len(piece.records) for piece in slices))
-        self.heads["hit"] += known
-        self.heads["miss"] += unknown
         trace = self._traces.cycle(slices) if self._traces is not None else None
         return CycleTimes(self, trace)
 
@@ -124,19 +122,27 @@ class CycleTimes(CycleMeter):
         self._meter = meter
         self._trace = trace
         self._since_s = time.perf_counter()
+        self._deciding_s = 0.0
 
-    def _behind(self, stage: Stage) -> None:
+    def _lap_s(self) -> float:
         now_s = time.perf_counter()
-        self._meter.stages[stage].add(now_s - self._since_s)
+        lap_s = now_s - self._since_s
         self._since_s = now_s
+        return lap_s
+
+    def loading(self, known: int, unknown: int) -> None:
+        """What need not be looked up is decided."""
+        self._meter.heads["hit"] += known
+        self._meter.heads["miss"] += unknown
+        self._deciding_s = self._lap_s()
 
     def loaded(self) -> None:
         """What the store said is there."""
-        self._behind("load")
+        self._meter.stages["load"].add(self._lap_s())
 
     def decided(self) -> None:
         """The plans are made."""
-        self._behind("decide")
+        self._meter.stages["decide"].add(self._deciding_s + self._lap_s())
         if self._trace is not None:
             self._trace.decided()
 
@@ -149,7 +155,7 @@ class CycleTimes(CycleMeter):
     def committed(self, plans: Mapping[Log, Plan], results: Mapping[Log, Committed]) -> None:
         """Count what is in the store now."""
         if plans:
-            self._behind("commit")
+            self._meter.stages["commit"].add(self._lap_s())
         for log, how in results.items():
             self._meter.commits[how] += 1
             if how is Committed.YES:
