@@ -35,7 +35,7 @@ class Histograms:
     def _named(self) -> Iterator[tuple[str, str, str, _Labelled]]:
         meter = self._meter
         stages: _Labelled = [(histogram, {"stage": stage}) for stage, histogram in meter.stages.items()]
-        yield "stage.duration", "s", "A stage of a cycle (load, decide, commit), or of a log (publish).", stages
+        yield "stage.duration", "s", "A stage of a cycle (load, decode and decide, commit) or a log (publish).", stages
         about = "From a command record's timestamp until its reply is acknowledged."
         yield "command.duration", "s", about, [(meter.end_to_end, {})]
         yield "cycle.commands", "", "Commands in a cycle.", [(meter.cycle_sizes, {})]
