@@ -130,14 +130,19 @@ class BatchingClient:
 
 
 def _by_tick(records: Sequence[CommandRecord], rate: float) -> Iterator[Sequence[CommandRecord]]:
-    """What becomes due until each tick, at so many a second, the first at once."""
+    """What becomes due until each tick, at so many a second."""
     done = 0
     for tick in itertools.count(1):
         if done == len(records):
             return
-        due = min(len(records), int(tick * _TICK_S * rate) + 1)
+        due = _due(len(records), rate, tick * _TICK_S)
         yield records[done:due]
         done = due
+
+
+def _due(count: int, rate: float, at_s: float) -> int:
+    """How many of so many commands should be sent by then, the first at once."""
+    return min(count, int(at_s * rate) + 1)
 
 
 def _batch(records: Sequence[CommandRecord]) -> bytes:
@@ -182,7 +187,7 @@ class _Replies:
     @property
     def due(self) -> int:
         """How many of the commands should be sent by now."""
-        return min(len(self._records), int(self.elapsed_s * self._rate) + 1)
+        return _due(len(self._records), self._rate, self.elapsed_s)
 
     @property
     def are_missing(self) -> bool:

@@ -142,12 +142,12 @@ async def preload(bootstrap: str, topic: str, records: Sequence[CommandRecord]) 
     await producer.start()
     try:
         for partition, of_partition in by_partition(records).items():
-            await asyncio.gather(*await write(producer, topic, partition, of_partition))
+            await asyncio.gather(*await _write(producer, topic, partition, of_partition))
     finally:
         await producer.stop()
 
 
-async def write(
+async def _write(
     producer: AIOKafkaProducer, topic: str, partition: int, records: Sequence[CommandRecord]
 ) -> list[asyncio.Future[Any]]:
     """Hand all to the producer, batch after batch, as it has room for them; returns what tells of their end."""
