@@ -6,7 +6,7 @@ puts the tables into the page.
 Every amount (CPU, bytes, flushes) is taken as so much a second for a worker that is there, so much for a command, for
 an event, for a cycle, of which a flush of PostgreSQL's log is the mark, and for a slice, which is what a cycle has of
 one log. A cycle takes a fixed time, some for each of its commands, and the rest behind a fetch, which is longer the
-more slices there are by then.
+more slices there are by then, and the busier the worker is.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from msgspec import Struct
 from benchmarks.costs import Amount, Costs, Sample, Size, measure
 from benchmarks.load import PARTITIONS
 from benchmarks.report import machine
-from processor.kafka.slices import rest_ms
+from processor.kafka.pace import rest_ms
 
 INPUTS = Path(__file__).parent / "capacity.json"
 PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
@@ -80,7 +80,8 @@ class Model:
         period_s = steady.seconds / steady.amounts["flushes"]
         work_s = (1 - steady.rate / self.drain_rate) * period_s
         slices = _slices(steady.rate * period_s, PARTITIONS / steady.workers)
-        self.cycle_s = max(_SHORTEST_CYCLE_S, work_s - rest_ms(slices) / 1000)
+        busy = steady.amounts["worker_us"] / 1e6 / steady.seconds / steady.workers
+        self.cycle_s = max(_SHORTEST_CYCLE_S, work_s - rest_ms(slices, busy) / 1000)
         self._prices = {amount: _price(amount, costs) for amount in _AMOUNTS}
 
     def price(self, amount: Amount) -> Price:
@@ -96,8 +97,15 @@ class Model:
         # the period that brings itself about.
         period_s = math.inf
         for _ in range(_ROUNDS):
-            period_s = (self.cycle_s + rest_ms(_slices(rate * period_s, logs)) / 1000) / idle
+            rest = rest_ms(_slices(rate * period_s, logs), self._busy(rate, logs, period_s))
+            period_s = (self.cycle_s + rest / 1000) / idle
         return min(rate, 1 / period_s)
+
+    def _busy(self, rate: float, logs: float, period_s: float) -> float:
+        """The share of a processor that a worker uses at a steady rate, with a cycle of one-event commands a period."""
+        price = self._prices["worker_us"]
+        of_cycle = price.cycle + price.slice * _slices(rate * period_s, logs)
+        return min(1.0, (price.second + rate * (price.command + price.event) + of_cycle / period_s) / 1e6)
 
     def per_second(
         self, amount: Amount, rate: float, workers: int, events: float = 1.0, partitions: int = PARTITIONS
@@ -194,7 +202,8 @@ def prices_table(model: Model, costs: Costs) -> Iterator[str]:
         f"A worker that drains uses {_BUSY_DRAIN:g} cores where nothing else is in its way; by what a command costs, "
         f"that is {model.drain_rate:,.0f} commands a second. A cycle takes {model.cycle_s * 1e3:.1f} ms, "
         f"{1e6 / model.drain_rate:.0f} µs for each of its commands, and flushes PostgreSQL's log once; behind it are "
-        f"{rest_ms(10) / 10:g} ms of rest for each slice that it had, {rest_ms(math.inf):g} at the most. "
+        f"{rest_ms(10, 0.0) / 10:g} ms of rest for each slice that it had, {rest_ms(10, 1.0) / 10:g} where the worker "
+        f"uses a whole core, {rest_ms(math.inf, 1.0):g} at the most. "
         f"Measured on {costs.machine['processors']} processors, the load {costs.machine['load']} at the beginning."
     )
 

@@ -27,6 +27,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, AppT, ConsumerMessage
 from faust.types.tuples import Message
 
+from processor.kafka.pace import Utilization, rest_ms
 from processor.messages import Log, Record, Slice
 
 logger = structlog.get_logger(__name__)
@@ -37,15 +38,7 @@ _T = TypeVar("_T")
 _FETCH_WAIT_S = 1.0
 _COMMIT_TIMEOUT_S = 5.0
 _SOME_LEFT_OUT_WAIT_S = 0.02
-_REST_MS_PER_SLICE = 0.75
-_LEAST_REST_MS, _MOST_REST_MS = 2, 50
 _PLENTY_BYTES = 256 * 1024
-
-
-def rest_ms(slices: float) -> float:
-    """How long the broker gathers records for the fetch after one of so many slices."""
-    rest = _REST_MS_PER_SLICE * slices
-    return min(rest, _MOST_REST_MS) if rest >= _LEAST_REST_MS else 0.0
 
 
 class Fetched(NamedTuple):
@@ -84,6 +77,7 @@ class SliceConsumerThread(driver.AIOKafkaConsumerThread):
         # Per partition, the number of its last seek and where the next slice begins.
         self._spans: dict[TP, tuple[int, int]] = {}
         self._host = cast(SliceHost, self.app)
+        self._utilization = Utilization()
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
         self._assignor = RoundRobinPartitionAssignor
@@ -127,13 +121,8 @@ class SliceConsumerThread(driver.AIOKafkaConsumerThread):
         return self._by_topic(consumer, fetched)
 
     def _pace(self, consumer: aiokafka.AIOKafkaConsumer, slices: int) -> None:
-        """Let the broker gather records for the next fetch, the longer the more slices this one had.
-
-        A slice has its price however few records it holds, here and at the broker that takes what comes of it. Fetched
-        as they come, many partitions with a record each would take up the processors, and everyone would wait longer.
-        aiokafka has no way to change this while it runs.
-        """
-        rest = int(rest_ms(slices))
+        """Let the broker gather records for the next fetch; aiokafka has no way to change this while it runs."""
+        rest = int(rest_ms(slices, self._utilization.share))
         fetcher = consumer._fetcher
         fetcher._fetch_min_bytes = _PLENTY_BYTES if rest else 1
         fetcher._fetch_max_wait_ms = rest or self._host.consumer_options["fetch_max_wait_ms"]
