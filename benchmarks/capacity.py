@@ -103,9 +103,7 @@ class Model:
 
     def _busy(self, rate: float, logs: float, period_s: float) -> float:
         """The share of a processor that a worker uses at a steady rate, with a cycle of one-event commands a period."""
-        price = self._prices["worker_us"]
-        of_cycle = price.cycle + price.slice * _slices(rate * period_s, logs)
-        return min(1.0, (price.second + rate * (price.command + price.event) + of_cycle / period_s) / 1e6)
+        return min(1.0, _of_worker(self._prices["worker_us"], rate, 1 / period_s, logs) / 1e6)
 
     def per_second(
         self, amount: Amount, rate: float, workers: int, events: float = 1.0, partitions: int = PARTITIONS
@@ -116,8 +114,13 @@ class Model:
         cycles = self.cycles(rate / workers, logs)
         if amount == "flushes":
             return workers * cycles
-        of_cycle = price.cycle + price.slice * (_slices(rate / workers / cycles, logs) if cycles else 0.0)
-        return workers * (price.second + cycles * of_cycle) + rate * (price.command + events * price.event)
+        return workers * _of_worker(price, rate / workers, cycles, logs, events)
+
+
+def _of_worker(price: Price, rate: float, cycles: float, logs: float, events: float = 1.0) -> float:
+    """An amount a second, of a worker with so many logs at a rate of commands and of cycles; `events` of a command."""
+    of_cycle = price.cycle + price.slice * (_slices(rate / cycles, logs) if cycles else 0.0)
+    return price.second + cycles * of_cycle + rate * (price.command + events * price.event)
 
 
 def _slices(commands: float, logs: float) -> float:

@@ -3,14 +3,17 @@
 import pytest
 from aiokafka import AIOKafkaConsumer
 
+from processor.kafka.pace import Utilization, rest_ms
 from processor.kafka.slices import SliceConsumerThread
 from tests.pipeline.conftest import Pipeline, until
 from tests.pipeline.test_commands import command
 
 
-async def test_the_broker_gathers_records_while_they_come_on_many_partitions_and_not_when_there_are_none(
-    sqlite_pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("busy", [0.0, 1.0])
+async def test_the_broker_gathers_records_while_they_come_on_many_partitions_and_not_when_they_are_few(
+    sqlite_pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, busy: float
 ) -> None:
+    monkeypatch.setattr(Utilization, "share", busy)
     pace = SliceConsumerThread._pace
     paces: list[tuple[int, int, int]] = []
 
@@ -26,7 +29,8 @@ async def test_the_broker_gathers_records_while_they_come_on_many_partitions_and
     async with sqlite_pipeline.worker():
         assert len(await sqlite_pipeline.outcomes(40)) == 40
         await until(lambda: paces[-1][0] == 0)
-    gathering = [(least, wait_ms) for slices, least, wait_ms in paces if slices >= 3]
+    gathering = [(slices, least, wait_ms) for slices, least, wait_ms in paces if slices >= 3]
     assert gathering
-    assert all(least > 1 and wait_ms < 100 for least, wait_ms in gathering)
-    assert {(least, wait_ms) for slices, least, wait_ms in paces if not slices} == {(1, 100)}
+    assert all(least > 1 and wait_ms == int(rest_ms(slices, busy)) < 100 for slices, least, wait_ms in gathering)
+    few = 1 if busy else 2
+    assert {(least, wait_ms) for slices, least, wait_ms in paces if slices < few} == {(1, 100)}
