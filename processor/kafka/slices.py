@@ -12,12 +12,14 @@ Each class overrides the one of Faust 0.15 with the same name; what is not overr
 """
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 import aiokafka
 import structlog
 from aiokafka import TopicPartition
+from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.errors import IllegalStateError, KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 from aiokafka.structs import OffsetAndMetadata
@@ -67,6 +69,22 @@ class SliceHost(Protocol):
         ...
 
 
+class _Results(OrderedDict[TopicPartition, Any]):
+    """What a fetcher has received, to be handed out as the records that aiokafka reads.
+
+    Making a `ConsumerRecord` of each takes as long as all else there is to fetching it.
+    """
+
+    def __setitem__(self, tp: TopicPartition, result: Any) -> None:
+        if isinstance(result, FetchResult):
+            result._partition_records._consumer_record = _as_read
+        super().__setitem__(tp, result)
+
+
+def _as_read(tp: TopicPartition, record: Record) -> Record:
+    return record
+
+
 class SliceConsumerThread(driver.AIOKafkaConsumerThread):
     """The consumer's thread: fetching, heartbeats, and the seeks that number the slices."""
 
@@ -78,6 +96,11 @@ class SliceConsumerThread(driver.AIOKafkaConsumerThread):
         self._spans: dict[TP, tuple[int, int]] = {}
         self._host = cast(SliceHost, self.app)
         self._utilization = Utilization()
+
+    async def on_start(self) -> None:
+        """Connect; from then on, records are handed out as they were read."""
+        await super().on_start()
+        self._ensure_consumer()._fetcher._records = _Results()
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
         self._assignor = RoundRobinPartitionAssignor

@@ -1,10 +1,15 @@
 """How fast the broker is asked for records."""
 
+from typing import Any
+
 import pytest
 from aiokafka import AIOKafkaConsumer
+from aiokafka.record.default_records import DefaultRecord
+from faust.types import TP
 
 from processor.kafka.pace import Utilization, rest_ms
 from processor.kafka.slices import SliceConsumerThread
+from processor.messages import Slice
 from tests.pipeline.conftest import Pipeline, until
 from tests.pipeline.test_commands import command
 
@@ -34,3 +39,21 @@ async def test_the_broker_gathers_records_while_they_come_on_many_partitions_and
     assert all(least > 1 and wait_ms == int(rest_ms(slices, busy)) < 100 for slices, least, wait_ms in gathering)
     few = 1 if busy else 2
     assert {(least, wait_ms) for slices, least, wait_ms in paces if slices < few} == {(1, 100)}
+
+
+async def test_records_are_handed_out_as_they_were_read(
+    sqlite_pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A `ConsumerRecord` made of each takes as long as all else that there is to fetching it."""
+    to_slice = SliceConsumerThread._slice
+    kinds: set[type] = set()
+
+    def noted(thread: SliceConsumerThread, consumer: AIOKafkaConsumer, tp: TP, span: Any, records: list[Any]) -> Slice:
+        kinds.update(map(type, records))
+        return to_slice(thread, consumer, tp, span, records)
+
+    monkeypatch.setattr(SliceConsumerThread, "_slice", noted)
+    async with sqlite_pipeline.worker():
+        await sqlite_pipeline.send(*[command(f"order-{number}", "Placed") for number in range(4)])
+        assert len(await sqlite_pipeline.outcomes(4)) == 4
+    assert kinds == {DefaultRecord}
