@@ -26,7 +26,7 @@ from processor.cli.tuning import tune_interpreter
 from processor.kafka.connection import client_options
 from processor.names import DEFAULT_TENANT, TopicNames
 from processor.settings import Settings, load_settings
-from processor.stores.sqlite import add_rows, writer_engine
+from processor.stores.sqlite import add_rows, in_thread, writer_engine
 from processor.stores.tables import events, id_bytes
 
 READY = "ready to read"
@@ -176,7 +176,7 @@ async def _sqlite(settings: Settings) -> AsyncIterator[Insert]:
 
     async def insert(rows: Sequence[tuple[Any, ...]]) -> None:
         async with engine.begin() as connection:
-            await add_rows(connection, events, list(rows))
+            await in_thread(connection, lambda driver: add_rows(driver, events, list(rows)))
 
     try:
         yield insert

@@ -23,6 +23,8 @@ from benchmarks.process import WORKER, running
 _RATE_HZ = 250
 _LONGEST_S = 120
 
+_SQLITE = "SQLite, in its own thread"
+
 # Part of a file's path, name of a function or "" for all of them; of a frame's matches the first decides.
 _STAGES = (
     ("processor/chain.py", "", "hash"),
@@ -33,6 +35,10 @@ _STAGES = (
     ("processor/kafka/outgoing.py", "", "encode"),
     ("processor/kafka/publish.py", "", "publish"),
     ("aiokafka/producer/", "", "publish"),
+    ("processor/stores/sqlite.py", "add_rows", _SQLITE),
+    ("processor/stores/sqlite.py", "_execute_many", _SQLITE),
+    ("processor/stores/sqlite.py", "_look_up", _SQLITE),
+    ("processor/stores/sqlite.py", "commit", _SQLITE),
     ("processor/stores/views.py", "", "load"),
     ("processor/stores/", "load", "load"),
     ("processor/stores/", "_load", "load"),
@@ -45,7 +51,7 @@ _STAGES = (
     ("processor/kafka/slices.py", "", "fetch"),
     ("aiokafka/consumer/", "", "fetch"),
     ("faust/", "", "fetch"),
-    ("aiosqlite/", "", "SQLite, in its own thread"),
+    ("aiosqlite/", "", _SQLITE),
 )
 _OTHER = "event loops, sockets"
 _FRAME = re.compile(r"(?P<function>.+) \((?P<file>[^()]+?)(:\d+)?\)")

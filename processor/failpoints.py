@@ -21,8 +21,9 @@ import re
 import signal
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from enum import Enum
+from typing import Any, cast
 
 from msgspec import Struct
 
@@ -108,3 +109,9 @@ async def _pass(_: FailPoint) -> None:
 _text = os.environ.get(VARIABLE)
 reach: Callable[[FailPoint], Awaitable[None]] = Armed(parse(_text)).reach if _text else _pass
 """Called where a fault may strike."""
+
+
+def reach_from_thread(point: FailPoint, loop: asyncio.AbstractEventLoop) -> None:
+    """`reach`, from a thread beside that of `loop`, which waits meanwhile."""
+    if reach is not _pass:
+        asyncio.run_coroutine_threadsafe(cast(Coroutine[Any, Any, None], reach(point)), loop).result()

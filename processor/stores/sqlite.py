@@ -10,23 +10,23 @@ import asyncio
 import fcntl
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from functools import cache
 from itertools import chain, repeat
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
-import aiosqlite
 from msgspec.structs import astuple
 from sqlalchemy import URL, Table, event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import PoolResetState
 
 from processor.chain import genesis
 from processor.errors import SchemaMismatch, StoreDamaged, StoreInUse, StoreUnreachable, TidemarkError
-from processor.failpoints import FailPoint, reach
+from processor.failpoints import FailPoint, reach_from_thread
 from processor.messages import Checkpoint, Log, Plan, RecordedEvent, View, Wanted
 from processor.store import Committed, StreamInfo, Usage
 from processor.stores import reads, schema
@@ -218,13 +218,13 @@ class SqliteStore:
     async def _claim(self, connection: AsyncConnection, logs: Sequence[Log]) -> dict[Log, Checkpoint]:
         known = await reads.tenant_numbers(connection)
         new = dict.fromkeys(log.tenant for log in logs if log.tenant not in known)
-        await _execute_many(connection, _ADD_TENANT, [(tenant,) for tenant in new])
+        await in_thread(connection, lambda driver: _execute_many(driver, _ADD_TENANT, [(tenant,) for tenant in new]))
         tenants = await self._tenants_of(connection, logs)
         first = [
             (tenants[log.tenant], log.partition, *astuple(Checkpoint(1, 0, 1, 0, genesis(log))))
             for log in dict.fromkeys(logs)
         ]
-        await _execute_many(connection, _CLAIM, first)
+        await in_thread(connection, lambda driver: _execute_many(driver, _CLAIM, first))
         found = await reads.read_checkpoints(connection)
         return {log: found[log] for log in logs}
 
@@ -237,12 +237,8 @@ class SqliteStore:
         return await run(lambda connection: self._load(connection, wanted))
 
     async def _load(self, connection: AsyncConnection, wanted: Mapping[Log, Wanted]) -> dict[Log, View]:
-        tenants = await self._tenants_of(connection, wanted)
-        views = Views(wanted, tenants)
-        views.add_heads(await _look_up(connection, _HEADS, views.streams()))
-        views.add_known(await _look_up(connection, _KNOWN, views.event_ids(id_bytes)))
-        views.add_refused(await _look_up(connection, _REFUSED, views.commands()))
-        views.add_refused_at(await _look_up(connection, _REFUSED_AT, views.offsets()))
+        views = Views(wanted, await self._tenants_of(connection, wanted))
+        await in_thread(connection, lambda driver: _fill(driver, views))
         return views.by_log
 
     async def commit(self, plans: Sequence[Plan]) -> dict[Log, Committed]:
@@ -250,51 +246,12 @@ class SqliteStore:
         tenants = self._tenants
         if not tenants.keys() >= {log.tenant for log in logs}:
             tenants = await self._look(lambda connection: self._tenants_of(connection, logs))
-        work = self._to_end(self._begun, lambda connection: self._commit(connection, tenants, plans))
+        decided = _Decided(self._path, tenants, plans, asyncio.get_running_loop())
+        work = self._to_end(self._open_writer.connect, lambda connection: in_thread(connection, decided.commit))
         try:
             return await _shielded(work)
         except _EventIdTaken:
             return dict.fromkeys(logs, Committed.TAKEN)
-
-    @asynccontextmanager
-    async def _begun(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction of the writer, begun and ended by one thread hop each: SQLAlchemy takes four for a BEGIN."""
-        async with self._open_writer.connect() as connection:
-            driver = await _driver(connection)
-            await driver.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-            except BaseException:
-                await driver.rollback()
-                raise
-            await driver.commit()
-
-    async def _commit(
-        self, connection: AsyncConnection, tenants: Mapping[str, int], plans: Sequence[Plan]
-    ) -> dict[Log, Committed]:
-        asked = [(tenants[plan.log.tenant], plan.log.partition) for plan in plans if plan.log.tenant in tenants]
-        places = {
-            (tenant, partition): place for tenant, partition, *place in await _look_up(connection, _PLACES, asked)
-        }
-        good = [
-            (tenants[plan.log.tenant], plan)
-            for plan in plans
-            if places.get((tenants.get(plan.log.tenant), plan.log.partition))
-            == [plan.before.epoch, plan.before.next_offset]
-        ]
-        await add_rows(connection, events, [row for tenant, plan in good for row in event_rows(tenant, plan, id_bytes)])
-        await reach(FailPoint.WITHIN_COMMIT)
-        heads = [row for tenant, plan in good for row in stream_rows(tenant, plan)]
-        if await add_rows(connection, streams, heads, _ON_KNOWN_STREAM) != len(heads):
-            raise StoreDamaged(f"{self._path}: a new stream is there already, under another number")
-        await reach(FailPoint.WITHIN_COMMIT)
-        await add_rows(connection, refused, [row for tenant, plan in good for row in refused_rows(tenant, plan)])
-        for statement, rows_of in ((_MOVE, _moved), (_RENEW, _renewed)):
-            await reach(FailPoint.WITHIN_COMMIT)
-            rows = [row for tenant, plan in good for row in rows_of(tenant, plan)]
-            await _execute_many(connection, statement, rows)
-        written = {plan.log for _, plan in good}
-        return {plan.log: Committed.YES if plan.log in written else Committed.FENCED for plan in plans}
 
     async def acknowledge(self, acknowledged: Mapping[Log, Checkpoint]) -> None:
         await self._write(lambda connection: self._acknowledge(connection, acknowledged))
@@ -306,11 +263,12 @@ class SqliteStore:
             if log.tenant in tenants:
                 to = given.acknowledged_offset, given.acknowledged_position
                 rows.append((*to, tenants[log.tenant], log.partition, given.epoch, *to))
-        await _execute_many(connection, _ACKNOWLEDGE, rows)
+        await in_thread(connection, lambda driver: _execute_many(driver, _ACKNOWLEDGE, rows))
 
     async def forget_refused(self, log: Log, before_log_time_ms: int, limit: int) -> int:
+        asked = [(*log, limit, before_log_time_ms)]
         return await self._write(
-            lambda connection: _execute_many(connection, _FORGET, [(*log, limit, before_log_time_ms)])
+            lambda connection: in_thread(connection, lambda driver: _execute_many(driver, _FORGET, asked))
         )
 
     async def _tenants_of(self, connection: AsyncConnection, logs: Iterable[Log]) -> dict[str, int]:
@@ -377,7 +335,68 @@ async def _shielded(work: Coroutine[Any, Any, _Result]) -> _Result:
     return await asyncio.shield(task)
 
 
-# --- rows that only SQLite needs
+# --- in the connection's thread
+
+
+async def in_thread(connection: AsyncConnection, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
+    """Run statements one after another in the thread of their connection.
+
+    A statement at a time, aiosqlite's way, each would wait for its turn with all that the worker computes.
+    """
+    driver: Any = (await connection.get_raw_connection()).driver_connection
+    result: _Result = await driver._execute(work, driver._conn)  # noqa: SLF001 - there is no public way to its thread
+    return result
+
+
+def _fill(driver: sqlite3.Connection, views: Views) -> None:
+    views.add_heads(_look_up(driver, _HEADS, views.streams()))
+    views.add_known(_look_up(driver, _KNOWN, views.event_ids(id_bytes)))
+    views.add_refused(_look_up(driver, _REFUSED, views.commands()))
+    views.add_refused_at(_look_up(driver, _REFUSED_AT, views.offsets()))
+
+
+class _Decided(NamedTuple):
+    """Plans to be committed in one transaction; `loop` is the worker's."""
+
+    path: str
+    tenants: Mapping[str, int]
+    plans: Sequence[Plan]
+    loop: asyncio.AbstractEventLoop
+
+    def commit(self, driver: sqlite3.Connection) -> dict[Log, Committed]:
+        """Commit those whose log stands where they begin. What fails is rolled back when the connection is let go."""
+        driver.execute("BEGIN IMMEDIATE")
+        good = self._good(driver)
+        self._write(driver, good)
+        driver.commit()
+        written = {plan.log for _, plan in good}
+        return {plan.log: Committed.YES if plan.log in written else Committed.FENCED for plan in self.plans}
+
+    def _good(self, driver: sqlite3.Connection) -> list[tuple[int, Plan]]:
+        asked = [
+            (self.tenants[plan.log.tenant], plan.log.partition)
+            for plan in self.plans
+            if plan.log.tenant in self.tenants
+        ]
+        places = {(tenant, partition): place for tenant, partition, *place in _look_up(driver, _PLACES, asked)}
+        return [
+            (self.tenants[plan.log.tenant], plan)
+            for plan in self.plans
+            if places.get((self.tenants.get(plan.log.tenant), plan.log.partition))
+            == [plan.before.epoch, plan.before.next_offset]
+        ]
+
+    def _write(self, driver: sqlite3.Connection, good: list[tuple[int, Plan]]) -> None:
+        add_rows(driver, events, [row for tenant, plan in good for row in event_rows(tenant, plan, id_bytes)])
+        reach_from_thread(FailPoint.WITHIN_COMMIT, self.loop)
+        heads = [row for tenant, plan in good for row in stream_rows(tenant, plan)]
+        if add_rows(driver, streams, heads, _ON_KNOWN_STREAM) != len(heads):
+            raise StoreDamaged(f"{self.path}: a new stream is there already, under another number")
+        reach_from_thread(FailPoint.WITHIN_COMMIT, self.loop)
+        add_rows(driver, refused, [row for tenant, plan in good for row in refused_rows(tenant, plan)])
+        for statement, rows_of in ((_MOVE, _moved), (_RENEW, _renewed)):
+            reach_from_thread(FailPoint.WITHIN_COMMIT, self.loop)
+            _execute_many(driver, statement, [row for tenant, plan in good for row in rows_of(tenant, plan)])
 
 
 def _moved(tenant: int, plan: Plan) -> list[Row]:
@@ -404,37 +423,30 @@ def _renewed(tenant: int, plan: Plan) -> list[Row]:
     return [(to.incarnation, to.acknowledged_offset, to.acknowledged_position, tenant, plan.log.partition)]
 
 
-async def add_rows(connection: AsyncConnection, table: Table, rows: list[Row], on_conflict: str = "") -> int:
+def add_rows(driver: sqlite3.Connection, table: Table, rows: list[Row], on_conflict: str = "") -> int:
     """Add rows, many a statement; returns how many were written. `on_conflict`: the clause behind the values.
 
     For every row of `executemany`, sqlite3 takes the interpreter's lock again, and waits for it while the worker
     computes.
     """
-    driver = await _driver(connection)
     start = written = 0
     while len(rows) - start >= _FEW_ROWS:
         # Powers of two: few texts, so each is compiled once.
         size = min(1 << ((len(rows) - start).bit_length() - 1), _CHUNK)
         statement = f"{_insert(table, size)} {on_conflict}"
-        written += (await driver.execute(statement, [*chain.from_iterable(rows[start : start + size])])).rowcount
+        written += driver.execute(statement, [*chain.from_iterable(rows[start : start + size])]).rowcount
         start += size
-    if start < len(rows):
-        written += (await driver.executemany(f"{_insert(table)} {on_conflict}", rows[start:])).rowcount
-    return written
+    return written + _execute_many(driver, f"{_insert(table)} {on_conflict}", rows[start:])
 
 
-async def _execute_many(connection: AsyncConnection, statement: str, rows: list[Row]) -> int:
+def _execute_many(driver: sqlite3.Connection, statement: str, rows: list[Row]) -> int:
     """Returns how many rows were written."""
-    if not rows:
-        return 0
-    cursor = await (await _driver(connection)).executemany(statement, rows)
-    return cursor.rowcount
+    return driver.executemany(statement, rows).rowcount if rows else 0
 
 
-async def _look_up(connection: AsyncConnection, query: str, rows: Sequence[Row]) -> list[Any]:
+def _look_up(driver: sqlite3.Connection, query: str, rows: Sequence[Row]) -> list[Any]:
     """What `query` finds for a list of values, which takes the place of its `%s`."""
     found: list[Any] = []
-    driver = await _driver(connection)
     for start in range(0, len(rows), _CHUNK):
         chunk = rows[start : start + _CHUNK]
         # Filled up with nulls, which match nothing, to a power of two: few texts, so each is compiled once.
@@ -442,14 +454,8 @@ async def _look_up(connection: AsyncConnection, query: str, rows: Sequence[Row])
         width = len(chunk[0])
         values = ", ".join([f"({', '.join('?' * width)})"] * size)
         parameters = (*chain.from_iterable(chunk), *repeat(None, (size - len(chunk)) * width))
-        found.extend(await driver.execute_fetchall(query % values, parameters))
+        found.extend(driver.execute(query % values, parameters).fetchall())
     return found
-
-
-async def _driver(connection: AsyncConnection) -> aiosqlite.Connection:
-    # Called directly, it hands each statement to its thread once; through SQLAlchemy's cursor it is four times.
-    driver: aiosqlite.Connection = (await connection.get_raw_connection()).driver_connection  # type: ignore[assignment]
-    return driver
 
 
 # --- connections
@@ -496,6 +502,7 @@ def _engine(path: str, mode: str, begin: str, pragmas: Sequence[str], connection
         url,
         pool_size=connections,
         max_overflow=0,
+        pool_reset_on_return=None,
         # The driver's own transactions would begin with the first write: too late for a read before it.
         connect_args={"isolation_level": None, "timeout": _BUSY_TIMEOUT_S},
     )
@@ -510,6 +517,12 @@ def _engine(path: str, mode: str, begin: str, pragmas: Sequence[str], connection
     @event.listens_for(engine.sync_engine, "begin")
     def start(connection: Any) -> None:
         connection.exec_driver_sql(begin)
+
+    @event.listens_for(engine.sync_engine, "reset")
+    def end(connection: Any, _record: Any, state: PoolResetState) -> None:
+        # SQLAlchemy's own way is a rollback each time, which is one more wait for the thread.
+        if not state.terminate_only and connection.driver_connection.in_transaction:
+            connection.rollback()
 
     return engine
 

@@ -5,13 +5,15 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import aiosqlite
 import pytest
 
 from processor.errors import SchemaMismatch, StoreDamaged, StoreInUse, StoreUnreachable, TidemarkError
 from processor.stores import open_store
-from processor.stores.sqlite import SqliteStore, reader_engine, writer_engine
-from tests.stores.logs import LOG, PARTITIONS, claim, commit, new_events, ship, whole_log
+from processor.stores.sqlite import SqliteStore, in_thread, reader_engine, writer_engine
+from tests.stores.logs import LOG, PARTITIONS, claim, commit, new_events, plan, ship, whole_log
 
 HOLD = """
 import asyncio, sys
@@ -167,3 +169,58 @@ async def test_a_database_that_somebody_else_writes_to_is_unreachable(
     intruder.close()
     assert (await claim(store)).epoch == 1
     await store.close()
+
+
+async def test_a_load_and_a_commit_wait_for_their_thread_once_each(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each wait is for a turn with all that the worker computes: in a small cycle they were most of the time."""
+    store = store_at(sqlite_url)
+    await store.open()
+    at = (await commit(store, LOG, await claim(store), ship(LOG, 0))).after
+    given: list[Any] = []
+    execute: Any = aiosqlite.Connection._execute
+
+    async def noted(connection: aiosqlite.Connection, function: Any, *args: Any, **options: Any) -> Any:
+        given.append(function)
+        return await execute(connection, function, *args, **options)
+
+    monkeypatch.setattr(aiosqlite.Connection, "_execute", noted)
+    decided = await plan(store, LOG, at, ship(LOG, 1, 2, command_id="c"))
+    assert len(given) == 1
+    await store.commit([decided])
+    assert len(given) == 2
+    await store.close()
+
+
+NEVER_HELD = """
+PRAGMA foreign_keys = ON;
+CREATE TABLE one (key PRIMARY KEY);
+CREATE TABLE other (key REFERENCES one (key) DEFERRABLE INITIALLY DEFERRED);
+CREATE TEMP TRIGGER unheld AFTER INSERT ON events BEGIN INSERT INTO other VALUES (1); END;
+"""
+
+
+async def test_a_commit_that_fails_at_its_very_end_leaves_nothing_behind(sqlite_url: str) -> None:
+    store = store_at(sqlite_url)
+    await store.open()
+    at = await claim(store)
+    async with store._open_writer.connect() as connection:
+        await in_thread(connection, lambda driver: driver.executescript(NEVER_HELD))
+    with pytest.raises(StoreDamaged, match="FOREIGN KEY"):
+        await commit(store, LOG, at, ship(LOG, 0))
+    async with store._open_writer.connect() as connection:
+        await in_thread(connection, lambda driver: driver.executescript("DROP TRIGGER unheld"))
+    assert await whole_log(store) == []
+    await commit(store, LOG, at, ship(LOG, 0))
+    assert len(await whole_log(store)) == 1
+    await store.close()
+
+
+async def test_a_connection_is_given_back_without_a_transaction(tmp_path: Path) -> None:
+    engine = writer_engine(f"{tmp_path}/s.db", "full")
+    async with engine.connect() as connection:
+        await in_thread(connection, lambda driver: driver.execute("BEGIN IMMEDIATE"))
+    async with engine.connect() as connection:
+        assert not await in_thread(connection, lambda driver: driver.in_transaction)
+    await engine.dispose()
