@@ -233,7 +233,7 @@ class SqliteStore:
 
     async def load(self, wanted: Mapping[Log, Wanted]) -> dict[Log, View]:
         # Beside a commit by a connection of its own, as the next cycle is decided meanwhile.
-        run = self._read if self._read_only or self._writing.locked() else self._look
+        run = self._read if self._read_only or self._writing.locked() else self._alone
         return await run(lambda connection: self._load(connection, wanted))
 
     async def _load(self, connection: AsyncConnection, wanted: Mapping[Log, Wanted]) -> dict[Log, View]:
@@ -245,11 +245,10 @@ class SqliteStore:
         logs = [plan.log for plan in plans]
         tenants = self._tenants
         if not tenants.keys() >= {log.tenant for log in logs}:
-            tenants = await self._look(lambda connection: self._tenants_of(connection, logs))
+            tenants = await self._alone(lambda connection: self._tenants_of(connection, logs))
         decided = _Decided(self._path, tenants, plans, asyncio.get_running_loop())
-        work = self._to_end(self._open_writer.connect, lambda connection: in_thread(connection, decided.commit))
         try:
-            return await _shielded(work)
+            return await self._alone(lambda connection: in_thread(connection, decided.commit))
         except _EventIdTaken:
             return dict.fromkeys(logs, Committed.TAKEN)
 
@@ -300,8 +299,8 @@ class SqliteStore:
         """
         return await _shielded(self._to_end(self._open_writer.begin, work))
 
-    async def _look(self, work: Callable[[AsyncConnection], Awaitable[_Result]]) -> _Result:
-        """Read by the writer's connection: nobody writes meanwhile, so that it needs no transaction."""
+    async def _alone(self, work: Callable[[AsyncConnection], Awaitable[_Result]]) -> _Result:
+        """Use the writer's connection, to the end likewise. Nobody writes meanwhile: a read needs no transaction."""
         return await _shielded(self._to_end(self._open_writer.connect, work))
 
     @property
