@@ -31,7 +31,7 @@ class Log(NamedTuple):
 
 
 class Record(Protocol):
-    """A Kafka record, as far as the pipeline looks at one (aiokafka's `ConsumerRecord` is one)."""
+    """A Kafka record, as far as the pipeline looks at one (what aiokafka reads is one)."""
 
     @property
     def offset(self) -> int:

@@ -1,4 +1,4 @@
-"""How fast the broker is asked for records."""
+"""How fast the broker is asked for records, and what they are handed out as."""
 
 from typing import Any
 
