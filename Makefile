@@ -1,4 +1,4 @@
-# Everything runs in .venv, which is made on demand and brought up to date when pyproject.toml or constraints.txt change.
+# Everything runs in .venv, which is made on demand and brought up to date when what it is made of changes.
 # `make PYTHON=python3.12 …` chooses the interpreter, `make test ARGS='-k decide'` passes arguments on.
 
 SHELL := /bin/bash
@@ -26,7 +26,7 @@ help: ## Say what can be made
 
 install: $(INSTALLED) ## Make the virtual environment
 
-$(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
+$(INSTALLED): pyproject.toml constraints.txt hatch_build.py processor/kafka/_layout.pyx | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
@@ -92,7 +92,7 @@ bench-docs: $(INSTALLED) ## Put the last measured tables and plots into docs/per
 	python -m benchmarks.document
 
 clean: ## Remove what was made
-	rm -rf $(VENV) .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) processor/kafka/*.so .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 # --- running it elsewhere
 

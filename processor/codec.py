@@ -111,7 +111,7 @@ def event_headers(log: Log, event: RecordedEvent, shared: SharedHeaders | None =
     ]
     headers += ids
     if event.metadata:
-        headers.append(("ce_metadata", _on_one_line(event.metadata)))
+        headers.append(("ce_metadata", on_one_line(event.metadata)))
     headers += trace
     return headers
 
@@ -126,7 +126,7 @@ def shared_headers(log: Log, event: RecordedEvent) -> SharedHeaders:
     if event.command_id is not None:
         ids.append(("ce_commandid", event.command_id.encode()))
     return (
-        ("ce_source", _source(log.tenant, event.stream)),
+        ("ce_source", event_source(log.tenant, event.stream)),
         ("ce_subject", event.stream.encode()),
         ("ce_time", rfc3339(event.time_ms).encode()),
         ("ce_tenant", log.tenant.encode()),
@@ -147,11 +147,12 @@ def _to_the_second(seconds: int) -> str:
 
 
 @lru_cache(maxsize=16_384)
-def _source(tenant: str, stream: str) -> bytes:
+def event_source(tenant: str, stream: str) -> bytes:
+    """What `ce_source` says: a path of the names."""
     return f"/tidemark/{quote(tenant, safe='')}/{quote(stream, safe='')}".encode()
 
 
-def _on_one_line(text: bytes) -> bytes:
+def on_one_line(text: bytes) -> bytes:
     """The same JSON, without control characters."""
     shown = text.decode()
     return text if shown.isprintable() else shown.translate(_ON_ONE_LINE).encode()

@@ -9,6 +9,7 @@ import structlog
 
 from processor.cli.logs import configure_logs
 from processor.cli.tuning import new_event_loop, tune_interpreter
+from processor.kafka.batches import NATIVE
 from processor.settings import Settings
 from processor.watchdog import watching
 from processor.worker import Worker
@@ -31,7 +32,7 @@ async def _serve(worker: Worker, stall_timeout_s: float) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _stop, worker, number)
-    logger.info("the worker starts")
+    logger.info("the worker starts", native=NATIVE)
     with watching(loop, stall_timeout_s):
         await worker.run()
     logger.info("the worker has ended")

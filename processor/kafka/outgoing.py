@@ -17,19 +17,25 @@ Outgoing = tuple[bytes | None, bytes | None, Headers, int | None]
 _CUT_BYTES = 1024
 
 
-def event_records(log: Log, events: Iterable[RecordedEvent]) -> Iterator[Outgoing]:
-    """Events as the feed carries them. What those of a command share is made once."""
-    before, shared = None, None
-    for event in events:
-        if before is None or not _is_of_one_command(before, event):
-            shared = shared_headers(log, event)
-        before = event
-        yield event.stream.encode(), event.data, event_headers(log, event, shared), event.time_ms
+class EventRecords(Iterable[Outgoing]):
+    """Events of a log as the feed carries them, made one by one. What those of a command share is made once."""
+
+    def __init__(self, log: Log, events: Iterable[RecordedEvent]) -> None:
+        self.log = log
+        self.events = events
+
+    def __iter__(self) -> Iterator[Outgoing]:
+        before, shared = None, None
+        for event in self.events:
+            if before is None or not _is_of_one_command(before, event):
+                shared = shared_headers(self.log, event)
+            before = event
+            yield event.stream.encode(), event.data, event_headers(self.log, event, shared), event.time_ms
 
 
 def event_record(log: Log, event: RecordedEvent) -> Outgoing:
     """An event as the feed carries it."""
-    return next(event_records(log, (event,)))
+    return next(iter(EventRecords(log, (event,))))
 
 
 def _is_of_one_command(one: RecordedEvent, other: RecordedEvent) -> bool:

@@ -27,7 +27,8 @@ from msgspec.structs import replace
 
 from processor.errors import StoreDamaged, StoreUnreachable
 from processor.failpoints import FailPoint, reach
-from processor.kafka.outgoing import Outgoing, dead_letter, event_records, reply_record
+from processor.kafka.batches import BATCH_BYTES, batch_of
+from processor.kafka.outgoing import EventRecords, Outgoing, dead_letter, reply_record
 from processor.kafka.reply_topics import ReplyTopics
 from processor.messages import Accepted, Duplicate, Log, Outcome, Publication, Record, RecordedEvent, Rejected
 from processor.names import TopicNames
@@ -36,7 +37,6 @@ from processor.telemetry.meter import WorkerMeter
 
 logger = structlog.get_logger(__name__)
 
-_BATCH_BYTES = 512 * 1024
 _BATCH_OVERHEAD_BYTES = 4 * 1024
 _RETRY_FIRST_S, _RETRY_MOST_S = 0.1, 5.0
 _PAGE = 1_000
@@ -71,7 +71,7 @@ class Outbound:
             enable_idempotence=True,
             acks="all",
             compression_type=compression,
-            max_batch_size=_BATCH_BYTES,
+            max_batch_size=BATCH_BYTES,
             max_request_size=max_record_bytes,
         )
         # What the rest of a batch and the broker's own parts take.
@@ -130,10 +130,13 @@ class Outbound:
         """
         producer = self._live
         try:
-            return await _send_batch(producer, topic, partition, records)
+            batch = batch_of(producer, records, compressed=self._options["compression_type"] is not None)
+            await (await producer.send_batch(batch, topic, partition=partition))
         except _SPENT:
             await self._renew(producer)
             raise
+        count: int = batch.record_count()
+        return count
 
     async def _renew(self, spent: AIOKafkaProducer) -> None:
         async with self._renewing:
@@ -143,18 +146,6 @@ class Outbound:
             await fresh.start()
             self._producer = fresh
         await spent.stop()
-
-
-async def _send_batch(producer: AIOKafkaProducer, topic: str, partition: int, records: Iterable[Outgoing]) -> int:
-    batch = producer.create_batch()
-    count = 0
-    for key, value, headers, timestamp in records:
-        if batch.append(key=key, value=value, timestamp=timestamp, headers=headers) is None:
-            break
-        count += 1
-    batch.close()
-    await (await producer.send_batch(batch, topic, partition=partition))
-    return count
 
 
 _Answer = tuple[Record, Outcome, ReplyAddress]
@@ -265,7 +256,7 @@ class LogPublisher:
         if events[0].position <= self._feed_position:
             fresh = [event for event in events if event.position > self._feed_position]
         await reach(FailPoint.BEFORE_FEED)
-        await self._outbound.send(self._names.events, self._log.partition, fresh, partial(event_records, self._log))
+        await self._outbound.send(self._names.events, self._log.partition, fresh, partial(EventRecords, self._log))
         await reach(FailPoint.AFTER_FEED)
         self._feed_position = self.acknowledged_position = fresh[-1].position
 

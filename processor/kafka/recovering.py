@@ -12,7 +12,7 @@ from processor.fit import Found
 from processor.kafka.connection import client_options
 from processor.kafka.feed import find
 from processor.kafka.group import describe_group, set_group_offsets
-from processor.kafka.outgoing import event_records
+from processor.kafka.outgoing import EventRecords
 from processor.kafka.publish import Outbound
 from processor.kafka.topics import message_bytes
 from processor.messages import Checkpoint, Log
@@ -86,7 +86,7 @@ async def republish(
                 topic = TopicNames.of(settings.topic_prefix, log.tenant).events
                 for done in range(first - 1, last, _PAGE):
                     events = await store.read_log(log, done, min(_PAGE, last - done))
-                    await outbound.send(topic, log.partition, events, partial(event_records, log))
+                    await outbound.send(topic, log.partition, events, partial(EventRecords, log))
                     out += len(events)
                     on_events(out)
     finally:

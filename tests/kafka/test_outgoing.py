@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from processor.codec import event_headers
-from processor.kafka.outgoing import event_records
+from processor.kafka.outgoing import EventRecords
 from processor.messages import Log, RecordedEvent
 
 LOG = Log("acme", 7)
@@ -31,6 +31,6 @@ _events = st.lists(
 
 @given(_events)
 def test_each_event_has_its_own_headers_whatever_is_before_it(events: list[RecordedEvent]) -> None:
-    assert list(event_records(LOG, events)) == [
+    assert list(EventRecords(LOG, events)) == [
         (event.stream.encode(), event.data, event_headers(LOG, event), event.time_ms) for event in events
     ]

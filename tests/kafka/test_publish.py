@@ -8,6 +8,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from msgspec.structs import replace
 
+from processor.kafka import batches
 from processor.kafka.publish import LogPublisher, Outbound
 from processor.kafka.topics import create_topics
 from processor.messages import Publication
@@ -84,6 +85,10 @@ async def publish(outbound: Noted, names: TopicNames, put: Sequence[Publication]
 
 
 async def positions(bootstrap: str, topic: str, count: int) -> list[str]:
+    return [dict(record.headers)["ce_position"].decode() for record in await records(bootstrap, topic, count)]
+
+
+async def records(bootstrap: str, topic: str, count: int) -> list[Any]:
     consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap)
     await consumer.start()
     try:
@@ -91,11 +96,11 @@ async def positions(bootstrap: str, topic: str, count: int) -> list[str]:
         consumer.assign([place])
         consumer.seek(place, 0)
         async with asyncio.timeout(30):
-            records = [await consumer.getone() for _ in range(count)]
+            found = [await consumer.getone() for _ in range(count)]
         assert (await consumer.end_offsets([place]))[place] == count
     finally:
         await consumer.stop()
-    return [dict(record.headers)["ce_position"].decode() for record in records]
+    return found
 
 
 async def test_what_gathers_while_a_publication_is_under_way_goes_out_together(
@@ -106,6 +111,22 @@ async def test_what_gathers_while_a_publication_is_under_way_goes_out_together(
     assert sorted(outbound.sends) == [(names.events, 40), (names.results, 20)]
     assert await positions(real_kafka.bootstrap, names.events, 40) == [str(n) for n in range(1, 41)]
     assert (publisher.acknowledged_offset, publisher.acknowledged_position) == (20, 40)
+
+
+async def test_the_feed_is_the_same_without_the_native_part(
+    outbound: Noted, names: TopicNames, real_kafka: Kafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = await publications(count=2, events=3)
+    monkeypatch.setattr(batches, "NATIVE", False)
+    await publish(outbound, names, put)
+    monkeypatch.undo()
+    await publish(outbound, names, put)
+
+    found = [
+        (record.key, record.value, record.headers, record.timestamp)
+        for record in await records(real_kafka.bootstrap, names.events, 12)
+    ]
+    assert found[:6] == found[6:]
 
 
 async def test_what_goes_out_together_is_bounded(outbound: Noted, names: TopicNames) -> None:

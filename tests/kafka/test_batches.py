@@ -1,0 +1,82 @@
+"""Batches laid out natively: aiokafka's own, byte for byte."""
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.producer.message_accumulator import BatchBuilder
+from hypothesis import given
+from hypothesis import strategies as st
+
+from processor.kafka import batches
+from processor.kafka.batches import EventBatch, batch_of
+from processor.kafka.outgoing import EventRecords
+from processor.messages import Log, RecordedEvent
+
+needs_native = pytest.mark.skipif(not batches.NATIVE, reason="the native part is not built: no C compiler")
+
+_UNCOMPRESSED = 0
+_PRODUCER = (4_711, 3, 2**31 - 2)
+
+_names = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=100)
+_ids = st.none() | _names
+_times = st.integers(0, 253_402_300_799_999)
+_counts = st.integers(1, 2**63 - 1)
+# Lengths on both sides of where a varint takes a byte more.
+_payloads = st.sampled_from([b"{}", b"1" * 63, b"1" * 64, b"1" * 8_191, b"1" * 8_192])
+_metadata = st.sampled_from([b"", b'{"a":"\xc3\xa9"}', b'{\n\t"a": 1}'])
+_events = st.builds(
+    RecordedEvent,
+    stream=_names, version=_counts, position=_counts, event_id=_names, type=_names,
+    schema_version=st.integers(1, 2**31 - 1), data=_payloads, metadata=_metadata, time_ms=_times, offset=st.just(0),
+    command_id=_ids, correlation_id=_ids, causation_id=_ids, traceparent=_ids, hash=st.just(bytes(32)),
+)  # fmt: skip
+
+
+def by_aiokafka(records: EventRecords) -> BatchBuilder:
+    batch = BatchBuilder(batches.BATCH_BYTES, _UNCOMPRESSED)
+    for key, value, headers, timestamp in records:
+        if batch.append(key=key, value=value, timestamp=timestamp, headers=headers) is None:
+            break
+    return batch
+
+
+def built(batch: BatchBuilder) -> bytes:
+    batch._set_producer_state(*_PRODUCER)
+    return bytes(batch._build())
+
+
+@needs_native
+@given(st.builds(Log, _names, st.just(7)), st.lists(_events, min_size=1, max_size=20))
+def test_a_batch_laid_out_natively_is_what_aiokafka_builds(log: Log, events: list[RecordedEvent]) -> None:
+    ours, theirs = EventBatch(EventRecords(log, events)), by_aiokafka(EventRecords(log, events))
+    assert (ours.size(), ours.record_count()) == (theirs.size(), theirs.record_count())
+    assert built(ours) == built(theirs)
+
+
+@needs_native
+@given(st.lists(_events, min_size=1, max_size=20), st.integers(0, 40_000))
+def test_a_batch_takes_as_many_events_as_aiokafka_does(events: list[RecordedEvent], most: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batches, "BATCH_BYTES", most)
+        ours, theirs = (made(EventRecords(Log("t", 7), events)) for made in (EventBatch, by_aiokafka))
+    assert 0 < ours.record_count() == theirs.record_count() <= len(events)
+    assert built(ours) == built(theirs)
+
+
+@needs_native
+def test_a_batch_that_is_sent_again_keeps_its_bytes() -> None:
+    batch = EventBatch(EventRecords(Log("t", 7), [_event()]))
+    first = built(batch)
+    assert bytes(batch._build()) == first
+    assert batch.closed()
+
+
+async def test_what_is_compressed_or_no_event_is_built_by_aiokafka() -> None:
+    producer = AIOKafkaProducer()
+    records = EventRecords(Log("t", 7), [_event()])
+    assert type(batch_of(producer, records, compressed=True)) is BatchBuilder
+    assert type(batch_of(producer, iter(records), compressed=False)) is BatchBuilder
+    await producer.stop()
+
+
+def _event() -> RecordedEvent:
+    return RecordedEvent("s", 1, 1, "id", "T", 1, b"{}", b"", 0, 0, None, None, None, None, bytes(32))
