@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 import asyncpg
 from asyncpg.exceptions import ClientConfigurationError
 from msgspec.structs import astuple
-from sqlalchemy import URL, BigInteger, Column, text
-from sqlalchemy.dialects.postgresql.base import PGDialect
+from sqlalchemy import URL, BigInteger, Column, Text, cast, text
+from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -75,7 +75,7 @@ _NO_RIGHT = ": `tidemark migrate grants` prints the SQL that gives a role what i
 
 # --- the writer's SQL; the readers' is in `reads`
 
-_DIALECT = PGDialect()  # type: ignore[no-untyped-call]
+_DIALECT = PGDialect_asyncpg()  # type: ignore[no-untyped-call]
 
 
 def _given(first: int, columns: Iterable[Column[Any]]) -> str:
@@ -253,6 +253,11 @@ WITH oldest AS (
 SELECT count(*) FROM gone
 """
 
+# A text from the server costs less than asyncpg's UUID and the text of it.
+_EVENT_ID = cast(events.c.event_id, Text)
+_LOG_PAGE = reads.log_page(_EVENT_ID, _DIALECT)
+_STREAM_PAGE = reads.stream_page(_EVENT_ID, _DIALECT)
+
 
 class PostgresStore:
     """See `store.Store`."""
@@ -368,10 +373,19 @@ class PostgresStore:
         return await self._read(reads.read_checkpoints)
 
     async def read_log(self, log: Log, after_position: int, limit: int) -> list[RecordedEvent]:
-        return await self._read(lambda connection: reads.read_log(connection, log, after_position, limit))
+        return await self._page(_LOG_PAGE, log, after=after_position, limit=limit)
 
     async def read_stream(self, log: Log, stream: str, after_version: int, limit: int) -> list[RecordedEvent]:
-        return await self._read(lambda connection: reads.read_stream(connection, log, stream, after_version, limit))
+        return await self._page(_STREAM_PAGE, log, name=stream, after=after_version, limit=limit)
+
+    async def _page(self, page: reads.Page, log: Log, **values: int | str) -> list[RecordedEvent]:
+        arguments = page.arguments(log, **values)
+
+        async def fetch(connection: AsyncConnection) -> list[RecordedEvent]:
+            driver: asyncpg.Connection = (await connection.get_raw_connection()).driver_connection
+            return [RecordedEvent(*row) for row in await driver.fetch(page.text, *arguments)]
+
+        return await self._read(fetch)
 
     async def streams(self, log: Log, after_number: int, limit: int) -> list[tuple[int, StreamInfo]]:
         return await self._read(lambda connection: reads.read_streams(connection, log, after_number, limit))

@@ -1,12 +1,15 @@
-"""The readers' queries, the same for both SQL stores. Each is one statement, so it sees one state of the store."""
+"""The readers' queries, the same for both SQL stores. Each is one statement, so it sees one state of the store.
 
-from collections.abc import Sequence
-from typing import Any
+Pages of events are asked of the driver itself: SQLAlchemy's rows would take as long as all else there is to an event.
+"""
 
-from sqlalchemy import Select, Text, and_, bindparam, select
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Dialect, Select, Text, and_, bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from processor.messages import Checkpoint, Log, RecordedEvent
+from processor.messages import Checkpoint, Log
 from processor.store import StreamInfo
 from processor.stores.tables import CHECKPOINT, RECORDED, checkpoints, events, refused, streams, tenants
 
@@ -18,26 +21,6 @@ _CHECKPOINTS = select(tenants.c.name, checkpoints.c.partition, *CHECKPOINT).join
     checkpoints, tenants, checkpoints.c.tenant == tenants.c.number
 )
 
-_EVENTS = select(*RECORDED).join_from(
-    events,
-    streams,
-    and_(
-        streams.c.tenant == events.c.tenant,
-        streams.c.partition == events.c.partition,
-        streams.c.number == events.c.stream,
-    ),
-)
-
-_LOG = (
-    _EVENTS.where(
-        events.c.tenant == _TENANT,
-        events.c.partition == bindparam("partition"),
-        events.c.position > bindparam("after"),
-    )
-    .order_by(events.c.position)
-    .limit(bindparam("limit"))
-)
-
 _NUMBER = (
     select(streams.c.number)
     .where(
@@ -46,19 +29,6 @@ _NUMBER = (
         streams.c.name == bindparam("name"),
     )
     .scalar_subquery()
-)
-
-# Not a join: with the number at hand, there is one index for it, in the order asked for.
-_STREAM = (
-    select(bindparam("name", type_=Text()).label("name"), *RECORDED[1:])
-    .where(
-        events.c.tenant == _TENANT,
-        events.c.partition == bindparam("partition"),
-        events.c.stream == _NUMBER,
-        events.c.version > bindparam("after"),
-    )
-    .order_by(events.c.version)
-    .limit(bindparam("limit"))
 )
 
 _STREAMS = (
@@ -96,18 +66,6 @@ async def read_checkpoints(connection: AsyncConnection) -> dict[Log, Checkpoint]
     return dict(sorted(found.items()))
 
 
-async def read_log(connection: AsyncConnection, log: Log, after_position: int, limit: int) -> list[RecordedEvent]:
-    """A page of a log's events."""
-    return await _events(connection, _LOG, log, after=after_position, limit=limit)
-
-
-async def read_stream(
-    connection: AsyncConnection, log: Log, stream: str, after_version: int, limit: int
-) -> list[RecordedEvent]:
-    """A page of a stream's events."""
-    return await _events(connection, _STREAM, log, name=stream, after=after_version, limit=limit)
-
-
 async def read_streams(
     connection: AsyncConnection, log: Log, after_number: int, limit: int
 ) -> list[tuple[int, StreamInfo]]:
@@ -125,8 +83,68 @@ async def read_refused_ids(connection: AsyncConnection, logs: Sequence[Log], lim
     return found
 
 
-async def _events(
-    connection: AsyncConnection, statement: Select[Any], log: Log, **parameters: int | str
-) -> list[RecordedEvent]:
-    rows = await connection.execute(statement, {**log._asdict(), **parameters})
-    return [RecordedEvent(*row) for row in rows]
+# --- pages of events
+
+
+class Page(NamedTuple):
+    """A query as its driver takes it: `order` names its parameters, some of which have a value that is `given`."""
+
+    text: str
+    order: Sequence[str]
+    given: Mapping[str, Any]
+
+    def arguments(self, log: Log, **values: int | str) -> list[Any]:
+        """The parameters in the order of their places."""
+        found = {**self.given, **log._asdict(), **values}
+        return [found[name] for name in self.order]
+
+
+def log_page(event_id: ColumnElement[Any], dialect: Dialect) -> Page:
+    """A page of a log's events, by `after`, `limit`; `event_id` says how that column is read."""
+    query = (
+        select(*_recorded(streams.c.name, event_id))
+        .join_from(
+            events,
+            streams,
+            and_(
+                streams.c.tenant == events.c.tenant,
+                streams.c.partition == events.c.partition,
+                streams.c.number == events.c.stream,
+            ),
+        )
+        .where(
+            events.c.tenant == _TENANT,
+            events.c.partition == bindparam("partition"),
+            events.c.position > bindparam("after"),
+        )
+        .order_by(events.c.position)
+        .limit(bindparam("limit"))
+    )
+    return _page(query, dialect)
+
+
+def stream_page(event_id: ColumnElement[Any], dialect: Dialect) -> Page:
+    """A page of a stream's events, by `name`, `after`, `limit`."""
+    # Not a join: with the number at hand, there is one index for it, in the order asked for.
+    query = (
+        select(*_recorded(bindparam("name", type_=Text()).label("name"), event_id))
+        .where(
+            events.c.tenant == _TENANT,
+            events.c.partition == bindparam("partition"),
+            events.c.stream == _NUMBER,
+            events.c.version > bindparam("after"),
+        )
+        .order_by(events.c.version)
+        .limit(bindparam("limit"))
+    )
+    return _page(query, dialect)
+
+
+def _recorded(name: ColumnElement[Any], event_id: ColumnElement[Any]) -> list[ColumnElement[Any]]:
+    instead = {streams.c.name: name, events.c.event_id: event_id}
+    return [instead.get(column, column) for column in RECORDED]
+
+
+def _page(query: Select[Any], dialect: Dialect) -> Page:
+    compiled = query.compile(dialect=dialect)
+    return Page(str(compiled), compiled.positiontup or [], compiled.params)

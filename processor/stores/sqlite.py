@@ -20,6 +20,7 @@ from urllib.parse import quote
 
 from msgspec.structs import astuple
 from sqlalchemy import URL, Table, event
+from sqlalchemy.dialects.sqlite.aiosqlite import SQLiteDialect_aiosqlite
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import PoolResetState
@@ -32,7 +33,7 @@ from processor.store import Committed, StreamInfo, Usage
 from processor.stores import reads, schema
 from processor.stores.connections import connections_of
 from processor.stores.rows import Row, event_rows, refused_rows, stream_rows
-from processor.stores.tables import KNOWN, REMEMBERED, checkpoints, events, id_bytes, refused, streams
+from processor.stores.tables import KNOWN, REMEMBERED, checkpoints, events, id_bytes, id_text, refused, streams
 from processor.stores.views import Views
 
 _Result = TypeVar("_Result")
@@ -146,6 +147,10 @@ DELETE FROM refused WHERE (tenant, partition, incarnation, command_offset) IN (
     ) WHERE log_time_ms < ?
 )
 """
+
+_DIALECT = SQLiteDialect_aiosqlite()
+_LOG_PAGE = reads.log_page(events.c.event_id, _DIALECT)
+_STREAM_PAGE = reads.stream_page(events.c.event_id, _DIALECT)
 
 
 class _EventIdTaken(Exception):  # noqa: N818 - how a commit ends, not a fault
@@ -282,10 +287,21 @@ class SqliteStore:
         return await self._read(reads.read_checkpoints)
 
     async def read_log(self, log: Log, after_position: int, limit: int) -> list[RecordedEvent]:
-        return await self._read(lambda connection: reads.read_log(connection, log, after_position, limit))
+        return await self._page(_LOG_PAGE, log, after=after_position, limit=limit)
 
     async def read_stream(self, log: Log, stream: str, after_version: int, limit: int) -> list[RecordedEvent]:
-        return await self._read(lambda connection: reads.read_stream(connection, log, stream, after_version, limit))
+        return await self._page(_STREAM_PAGE, log, name=stream, after=after_version, limit=limit)
+
+    async def _page(self, page: reads.Page, log: Log, **values: int | str) -> list[RecordedEvent]:
+        arguments = page.arguments(log, **values)
+
+        def fetch(driver: sqlite3.Connection) -> list[RecordedEvent]:
+            return [
+                RecordedEvent(name, version, position, id_text(event_id), *rest)
+                for name, version, position, event_id, *rest in driver.execute(page.text, arguments).fetchall()
+            ]
+
+        return await self._read(lambda connection: in_thread(connection, fetch))
 
     async def streams(self, log: Log, after_number: int, limit: int) -> list[tuple[int, StreamInfo]]:
         return await self._read(lambda connection: reads.read_streams(connection, log, after_number, limit))

@@ -10,7 +10,6 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     Column,
-    Dialect,
     Identity,
     Index,
     Integer,
@@ -19,11 +18,9 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     Table,
     Text,
-    TypeDecorator,
     UniqueConstraint,
 )
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.types import TypeEngine
 
 from processor.messages import Checkpoint
 
@@ -34,28 +31,10 @@ FORMAT = 1
 """The format of what is in the rows; recorded when a store is made."""
 
 
-class EventId(TypeDecorator[str]):
-    """An event id: text in Python, 16 bytes in the table."""
-
-    # ruff: noqa: D102 - the methods are described in `TypeDecorator`
-
-    impl = LargeBinary
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        if dialect.name == "postgresql":
-            return dialect.type_descriptor(postgresql.UUID(as_uuid=False))
-        return dialect.type_descriptor(LargeBinary(16))
-
-    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
-        return value if value is None or dialect.name == "postgresql" else id_bytes(value)
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> str | None:  # noqa: ARG002
-        return id_text(value) if isinstance(value, bytes) else value
-
-
 # Text that is looked up or sorted is compared by its bytes, whatever the database's locale.
 _NAME = Text().with_variant(Text(collation="C"), "postgresql")
+
+_EVENT_ID = LargeBinary(16).with_variant(postgresql.UUID(as_uuid=False), "postgresql")
 
 METADATA = MetaData()
 
@@ -121,7 +100,7 @@ events = Table(
     Column("command_offset", BigInteger, nullable=False),
     Column("time_ms", BigInteger, nullable=False),
     Column("schema_version", Integer, nullable=False),
-    Column("event_id", EventId, nullable=False),
+    Column("event_id", _EVENT_ID, nullable=False),
     Column("hash", LargeBinary, nullable=False),
     Column("type", Text, nullable=False),
     Column("data", LargeBinary, nullable=False),
@@ -203,7 +182,9 @@ def id_bytes(event_id: str) -> bytes:
     return bytes.fromhex(event_id.replace("-", ""))
 
 
-def id_text(event_id: bytes) -> str:
-    """An event id from its 16 bytes: lower case, with hyphens."""
+def id_text(event_id: Any) -> str:
+    """An event id from its 16 bytes: lower case, with hyphens. What is no bytes is shown as it is."""
+    if not isinstance(event_id, bytes):
+        return str(event_id)
     text = event_id.hex()
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

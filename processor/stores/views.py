@@ -61,7 +61,7 @@ class Views:
         """Rows of tenant, partition, the stream's number, and the `KNOWN` columns of a wanted event."""
         for tenant, partition, number, version, position, found_id, *fields in rows:
             name = self._names[tenant, partition, number]
-            event_id = id_text(found_id) if isinstance(found_id, bytes) else str(found_id)
+            event_id = id_text(found_id)
             event = RecordedEvent(name, version, position, event_id, *fields)
             self._views[tenant, partition].known[name, event_id] = event
 

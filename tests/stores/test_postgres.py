@@ -7,12 +7,11 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 from msgspec.structs import replace
-from sqlalchemy.dialects.postgresql.base import PGDialect
 
 from processor.errors import StoreUnreachable
-from processor.messages import Wanted
+from processor.messages import Log, Wanted
 from processor.store import Committed, Store
-from processor.stores import open_store, postgres, reads
+from processor.stores import open_store, postgres
 from processor.stores.migrate import current, upgrade
 from processor.stores.postgres import PostgresStore
 from tests.servers import Postgres, free_port
@@ -296,9 +295,9 @@ async def test_a_reader_finds_a_stream_s_name_by_its_number_before_anything_is_c
         "INSERT INTO events SELECT 1, n % 32, n, n, 1, n, n, 1, gen_random_uuid(), '', '', '', '' "
         "FROM generate_series(1, 20000) AS n"
     )
-    query = reads._LOG.limit(1000).params(tenant="default", partition=1, after=0)
-    text = query.compile(dialect=PGDialect(), compile_kwargs={"literal_binds": True})  # type: ignore[no-untyped-call]
-    lines = [row[0].strip() for row in await outsider.fetch(f"EXPLAIN {text}")]
+    page = postgres._LOG_PAGE
+    arguments = page.arguments(Log("default", 1), after=0, limit=1000)
+    lines = [row[0].strip() for row in await outsider.fetch(f"EXPLAIN {page.text}", *arguments)]
     scan = next(number for number, line in enumerate(lines) if "using streams_number_key on streams" in line)
     assert "(number = " in lines[scan + 1], lines
 
