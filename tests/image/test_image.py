@@ -76,6 +76,11 @@ def test_nothing_that_builds_is_left_in_it(docker: Engine, tool: str) -> None:
     assert run(docker, "-c", f"command -v {tool} || echo none", entrypoint="sh") == "none"
 
 
+def test_it_has_its_native_part(docker: Engine) -> None:
+    look = "from processor.kafka.batches import NATIVE; print(NATIVE)"
+    assert run(docker, "-c", look, entrypoint="python3") == "True"
+
+
 def test_its_parts_are_listed(docker: Engine) -> None:
     bill = json.loads(run(docker, "/opt/tidemark/sbom.cdx.json", entrypoint="cat"))
 
