@@ -37,9 +37,8 @@ def _compile(root: Path) -> Path:
 
     with TemporaryDirectory() as made:
         extension = Extension(_MODULE, [_SOURCE], extra_compile_args=["-g0"])
-        command = Distribution({"ext_modules": cythonize([extension], build_dir=made, quiet=True)}).get_command_obj(
-            "build_ext"
-        )
+        modules = cythonize([extension], build_dir=made, quiet=True)
+        command = Distribution({"ext_modules": modules}).get_command_obj("build_ext")
         command.inplace, command.build_temp, command.build_lib = True, made, made
         command.ensure_finalized()
         built = Path(command.get_ext_fullpath(_MODULE)).resolve()

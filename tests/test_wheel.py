@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -34,7 +35,10 @@ def wheel(source: Path, **environment: str) -> tuple[str, list[str], str]:
     return built.name, [name for name in ZipFile(built).namelist() if name.endswith(".so")], run.stdout + run.stderr
 
 
-@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+@pytest.mark.skipif(
+    shutil.which("cc") is None or not Path(sysconfig.get_path("include"), "Python.h").exists(),
+    reason="there is no C compiler, or nothing of Python to compile with",
+)
 def test_a_wheel_has_its_native_part_and_says_what_it_is_for(source: Path) -> None:
     name, native, _ = wheel(source)
     assert f"-cp3{sys.version_info.minor}-" in name

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from processor.kafka.batches import NATIVE
 from tests.servers import Kafka
 from tests.world import SAMPLE, World
 
@@ -21,6 +22,7 @@ def test_a_signal_ends_it_cleanly(real_kafka: Kafka, apart: World, tmp_path: Pat
     assert (worker.returncode, printed) == (0, "")
     entries = [json.loads(line) for line in logged.splitlines()]
     assert entries[0]["event"] == "the worker starts"
+    assert entries[0]["native"] is NATIVE
     assert entries[-1]["event"] == "the worker has ended"
     assert {"time", "level", "logger"} <= entries[0].keys()
     # What the group was told is what the store says: nothing is answered twice after a clean end.

@@ -11,7 +11,7 @@ from processor.kafka.batches import EventBatch, batch_of
 from processor.kafka.outgoing import EventRecords
 from processor.messages import Log, RecordedEvent
 
-needs_native = pytest.mark.skipif(not batches.NATIVE, reason="the native part is not built: no C compiler")
+needs_native = pytest.mark.skipif(not batches.NATIVE, reason="the native part was not built, for lack of a C compiler")
 
 _UNCOMPRESSED = 0
 _PRODUCER = (4_711, 3, 2**31 - 2)
