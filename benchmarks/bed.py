@@ -1,5 +1,6 @@
 """What the benchmarks run on: a broker, a database server, and for each run topics and a store that are empty."""
 
+import asyncio
 import os
 import shutil
 import sys
@@ -10,6 +11,7 @@ from tempfile import mkdtemp
 from typing import Literal, NamedTuple
 from uuid import uuid4
 
+import asyncpg
 from aiokafka.admin import AIOKafkaAdminClient
 
 from benchmarks.load import PARTITIONS
@@ -62,6 +64,7 @@ class Bed:
     @asynccontextmanager
     async def site(self, kind: StoreKind) -> AsyncIterator[Site]:
         """Topics and a store for one run; gone afterwards."""
+        await self.settle()
         name = f"bench-{uuid4().hex[:8]}"
         with self._store(kind, name) as url:
             settings = Settings(
@@ -75,6 +78,15 @@ class Bed:
                 yield Site(settings, names)
             finally:
                 await _delete_topics(self.bootstrap, names)
+
+    async def settle(self) -> None:
+        """Have on the disk what earlier runs left behind, or else it is written in the midst of the next one."""
+        connection = await asyncpg.connect(self._postgres)
+        try:
+            await connection.execute("CHECKPOINT")
+        finally:
+            await connection.close()
+        await asyncio.to_thread(os.sync)
 
     @contextmanager
     def _store(self, kind: StoreKind, name: str) -> Iterator[str]:

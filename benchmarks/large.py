@@ -85,6 +85,7 @@ class LargeStore:
         return seconds
 
     async def _drained(self, records: list[CommandRecord]) -> Drained:
+        await self._bed.settle()
         await self._lay(records)
         try:
             environment = self._site.environment(**_NAMED)
