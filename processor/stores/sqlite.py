@@ -173,6 +173,7 @@ class SqliteStore:
         self._read_only = read_only
         self._lock_file: int | None = None
         self._writing = asyncio.Lock()
+        self._paging = asyncio.Lock()
         self._writer: AsyncEngine | None = None
         self._readers: AsyncEngine | None = None
         self._tenants: dict[str, int] = {}
@@ -301,7 +302,9 @@ class SqliteStore:
                 for name, version, position, event_id, *rest in driver.execute(page.text, arguments).fetchall()
             ]
 
-        return await self._read(lambda connection: in_thread(connection, fetch))
+        # One at a time: for every row, sqlite3 lets the interpreter's lock go, and threads that read take it in turns.
+        async with self._paging:
+            return await self._read(lambda connection: in_thread(connection, fetch))
 
     async def streams(self, log: Log, after_number: int, limit: int) -> list[tuple[int, StreamInfo]]:
         return await self._read(lambda connection: reads.read_streams(connection, log, after_number, limit))
