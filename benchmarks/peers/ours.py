@@ -25,7 +25,7 @@ from benchmarks.peers.work import (
 from benchmarks.process import WORKER, running
 from processor.client import Client, Event
 from processor.cycle import REFUSED_KEPT, Cycles, OwnedLog
-from processor.errors import TidemarkError
+from processor.errors import Misfit, TidemarkError
 from processor.messages import Accepted, Log, Outcome, Publication, Slice
 from processor.names import DEFAULT_TENANT
 from processor.partition import partition_of
@@ -146,11 +146,10 @@ class _Alone:
 
     def __init__(self, store: Store, site: Site) -> None:
         settings = site.settings
-        self.cycles = Cycles(
-            store, settings.rules, settings.limits, batch_size=settings.batch_size, on_lost=lambda *_: None
-        )
+        self.cycles = Cycles(store, settings.rules, settings.limits, batch_size=settings.batch_size, on_lost=self._lost)
         self._store = store
         self._offsets = [itertools.count() for _ in LOGS]
+        self._gathered: list[list[CommandRecord]] = [[] for _ in LOGS]
         self._waiting: dict[tuple[int, int], asyncio.Future[Outcome]] = {}  # by partition and offset
 
     async def own(self) -> None:
@@ -158,6 +157,11 @@ class _Alone:
         refused = await self._store.refused_ids(LOGS, REFUSED_KEPT)
         for log, checkpoint in (await self._store.claim(LOGS)).items():
             self.cycles.add(OwnedLog(log, checkpoint, self, 1, 0, 0, refused[log]))
+
+    def _lost(self, owned: OwnedLog, why: Misfit | None) -> None:
+        for answer in self._waiting.values():
+            answer.set_exception(TidemarkError(f"{owned.log} was lost: {why}"))
+        self._waiting.clear()
 
     def put(self, publication: Publication) -> None:
         """What is committed is answered."""
@@ -173,7 +177,13 @@ class _Alone:
         record = CommandRecord(partition, offset, 0, stream.encode(), msgspec.json.encode(command))
         answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._waiting[partition, offset] = answer
-        self.cycles.offer(Slice(LOGS[partition], 1, offset, offset + 1, [record]))
-        if LOGS[partition] not in self.cycles.logs:
-            raise TidemarkError(f"{LOGS[partition]} was lost")
+        if not self._gathered[partition]:
+            asyncio.get_running_loop().call_soon(self._offer, partition)
+        self._gathered[partition].append(record)
         return await answer
+
+    def _offer(self, partition: int) -> None:
+        """What clients have appended by now, as a fetch has what lies there."""
+        records, self._gathered[partition] = self._gathered[partition], []
+        begin, end = records[0].offset, records[-1].offset + 1
+        self.cycles.offer(Slice(LOGS[partition], 1, begin, end, records))
