@@ -14,7 +14,6 @@ from asyncio.subprocess import PIPE
 from collections.abc import Sequence
 
 import uvloop
-from asyncpg.pgproto.pgproto import UUID
 
 from benchmarks.bare import inserting
 from benchmarks.bed import LOGS, Bed, StoreKind
@@ -29,7 +28,6 @@ from processor.messages import Log, Publication, Slice
 from processor.settings import Settings, load_settings
 from processor.stores import open_store
 from processor.stores.rows import Row
-from processor.stores.tables import id_bytes
 
 _SLICE = 1_000
 """About what a fetch of one partition holds."""
@@ -134,8 +132,7 @@ def main() -> None:
             tune_interpreter()
             print(int(count) / uvloop.run(cycles(settings, records)))
         case ["bulk", count]:
-            event_id = UUID if settings.store.startswith("postgresql:") else id_bytes
-            made = ready(commands(int(count)), 1, event_id)
+            made = ready(commands(int(count)), 1, settings.store)
             rows = [row for of_partition in made.values() for row in of_partition.rows]
             tune_interpreter()
             print(int(count) / uvloop.run(bulk(settings, rows)))

@@ -18,7 +18,6 @@ from typing import Any
 import asyncpg
 import uvloop
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from asyncpg.pgproto.pgproto import UUID
 
 from benchmarks.load import PARTITIONS, commands
 from benchmarks.ready import Outgoing, Ready, ready
@@ -27,7 +26,7 @@ from processor.kafka.connection import client_options
 from processor.names import DEFAULT_TENANT, TopicNames
 from processor.settings import Settings, load_settings
 from processor.stores.sqlite import add_rows, in_thread, writer_engine
-from processor.stores.tables import events, id_bytes
+from processor.stores.tables import events
 
 READY = "ready to read"
 
@@ -41,8 +40,7 @@ Insert = Callable[[Sequence[tuple[Any, ...]]], Awaitable[None]]
 
 async def path(settings: Settings, count: int) -> None:
     """Move `count` commands."""
-    is_postgres = settings.store.startswith("postgresql:")
-    made = ready(commands(count), _TENANT, UUID if is_postgres else id_bytes)
+    made = ready(commands(count), _TENANT, settings.store)
     names = TopicNames.of(settings.topic_prefix, DEFAULT_TENANT)
     async with inserting(settings) as insert, _consumer(settings) as consumer, _producer(settings) as producer:
         say_ready()

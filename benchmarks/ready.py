@@ -3,8 +3,10 @@
 It comes out of the product's own decision, so it is what the worker writes for the same commands.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+
+from asyncpg.pgproto.pgproto import UUID
 
 from benchmarks.load import PARTITIONS, CommandRecord, by_partition
 from processor.chain import genesis
@@ -12,7 +14,8 @@ from processor.codec import decode, encode_outcome, event_headers
 from processor.decide import decide
 from processor.messages import Checkpoint, Head, Limits, Log, Plan, Rules, View
 from processor.names import DEFAULT_TENANT
-from processor.stores.rows import event_rows
+from processor.stores import postgres, sqlite
+from processor.stores.rows import Types, event_rows
 
 Outgoing = tuple[bytes | None, bytes, list[tuple[str, bytes]], int | None]
 """Key, value, headers, timestamp."""
@@ -55,14 +58,16 @@ def plans(records: Sequence[CommandRecord]) -> dict[Log, Plan]:
     }
 
 
-def ready(records: Sequence[CommandRecord], tenant: int, event_id: Callable[[str], Any]) -> dict[int, Ready]:
-    """By partition. `tenant` is its number in the store, `event_id` makes of an id what the driver takes fastest."""
-    return {log.partition: _ready(log, plan, tenant, event_id) for log, plan in plans(records).items()}
+def ready(records: Sequence[CommandRecord], tenant: int, store: str) -> dict[int, Ready]:
+    """By partition. `tenant` is its number in the store, whose URL tells what its driver takes fastest."""
+    # asyncpg takes an id as text too, and reads it each time.
+    types = postgres.TYPES._replace(event_id=UUID) if store.startswith("postgresql:") else sqlite.TYPES
+    return {log.partition: _ready(log, plan, tenant, types) for log, plan in plans(records).items()}
 
 
-def _ready(log: Log, plan: Plan, tenant: int, event_id: Callable[[str], Any]) -> Ready:
+def _ready(log: Log, plan: Plan, tenant: int, types: Types) -> Ready:
     return Ready(
-        event_rows(tenant, plan, event_id),
+        event_rows(tenant, plan, types),
         [(event.stream.encode(), event.data, event_headers(log, event), event.time_ms) for event in plan.events],
         [(record.key, encode_outcome(outcome), [], None) for record, outcome in plan.answers],
     )

@@ -26,7 +26,7 @@ from processor.messages import Checkpoint, Log, Plan, RecordedEvent, View, Wante
 from processor.store import Committed, StreamInfo, Usage
 from processor.stores import grants, reads, schema
 from processor.stores.connections import connections_of
-from processor.stores.rows import Row, event_rows, refused_rows, stream_rows
+from processor.stores.rows import Row, Types, event_rows, refused_rows, stream_rows
 from processor.stores.tables import CHECKPOINT, KNOWN, REMEMBERED, checkpoints, events, refused, streams
 from processor.stores.views import Views
 
@@ -42,6 +42,8 @@ _READERS = 3
 
 _FEW_EVENTS = 200
 """Up to this many events a commit is one statement; above it, COPY is quicker than a round trip more costs."""
+
+TYPES = Types(str, bytes, None)
 
 _EVENT_ID_KEY = "events_id_key"
 
@@ -462,7 +464,7 @@ async def _write(driver: asyncpg.Connection, plans: Sequence[tuple[int, Plan]], 
 
 
 def _event_rows(plans: Sequence[tuple[int, Plan]]) -> list[Row]:
-    return [row for tenant, plan in plans for row in event_rows(tenant, plan, str)]
+    return [row for tenant, plan in plans for row in event_rows(tenant, plan, TYPES)]
 
 
 def _places(rows: Iterable[Any]) -> dict[tuple[int, int], tuple[int, int]]:

@@ -1,7 +1,7 @@
 """Plans as rows for the SQL stores: which columns in which order is that of the tables."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -12,9 +12,18 @@ Row = tuple[Any, ...]
 _encode = msgspec.json.Encoder().encode
 
 
-def event_rows(tenant: int, plan: Plan, event_id_as: Callable[[str], Any]) -> list[Row]:
+class Types(NamedTuple):
+    """What a driver takes for an event's id, for bytes, and for null."""
+
+    event_id: Callable[[str], Any]
+    blob: Callable[[bytes], Any]
+    null: Any
+
+
+def event_rows(tenant: int, plan: Plan, types: Types) -> list[Row]:
     """A plan's events as rows of `events`."""
     heads, partition = plan.heads, plan.log.partition
+    event_id, blob, null = types
     return [
         (
             tenant,
@@ -25,15 +34,15 @@ def event_rows(tenant: int, plan: Plan, event_id_as: Callable[[str], Any]) -> li
             event.offset,
             event.time_ms,
             event.schema_version,
-            event_id_as(event.event_id),
-            event.hash,
+            event_id(event.event_id),
+            blob(event.hash),
             event.type,
-            event.data,
-            event.metadata,
-            event.command_id,
-            event.correlation_id,
-            event.causation_id,
-            event.traceparent,
+            blob(event.data),
+            blob(event.metadata),
+            event.command_id or null,
+            event.correlation_id or null,
+            event.causation_id or null,
+            event.traceparent or null,
         )
         for event in plan.events
     ]

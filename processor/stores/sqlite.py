@@ -32,7 +32,7 @@ from processor.messages import Checkpoint, Log, Plan, RecordedEvent, View, Wante
 from processor.store import Committed, StreamInfo, Usage
 from processor.stores import reads, schema
 from processor.stores.connections import connections_of
-from processor.stores.rows import Row, event_rows, refused_rows, stream_rows
+from processor.stores.rows import Row, Types, event_rows, refused_rows, stream_rows
 from processor.stores.tables import KNOWN, REMEMBERED, checkpoints, events, id_bytes, id_text, refused, streams
 from processor.stores.views import Views
 
@@ -42,6 +42,10 @@ _BUSY_TIMEOUT_S = 10.0
 _READERS = 3
 _FEW_ROWS = 16
 _CHUNK = 1024  # rows of a VALUES list; 17 parameters each stay under SQLite's limit of 32,766
+
+# sqlite3 looks for an adapter of every value that is no int, float, str or bytearray: for bytes and None as well, for
+# longer than it takes to bind them, and with the interpreter's lock held. SQLite makes null of what is not a number.
+TYPES = Types(lambda event_id: bytearray(id_bytes(event_id)), bytearray, float("nan"))
 
 _WRITER_PRAGMAS = (
     "PRAGMA page_size = 16384",
@@ -405,7 +409,7 @@ class _Decided(NamedTuple):
         ]
 
     def _write(self, driver: sqlite3.Connection, good: list[tuple[int, Plan]]) -> None:
-        add_rows(driver, events, [row for tenant, plan in good for row in event_rows(tenant, plan, id_bytes)])
+        add_rows(driver, events, [row for tenant, plan in good for row in event_rows(tenant, plan, TYPES)])
         reach_from_thread(FailPoint.WITHIN_COMMIT, self.loop)
         heads = [row for tenant, plan in good for row in stream_rows(tenant, plan)]
         if add_rows(driver, streams, heads, _ON_KNOWN_STREAM) != len(heads):
