@@ -8,6 +8,7 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+COMPILED := processor/decide.py $(shell find processor -name '*.pyx' -o -name '*.pxd')
 CODE := processor tests $(wildcard benchmarks)
 ARGS ?=
 # Of the secret scan: they take test data and the names of settings for secrets.
@@ -26,7 +27,7 @@ help: ## Say what can be made
 
 install: $(INSTALLED) ## Make the virtual environment
 
-$(INSTALLED): pyproject.toml constraints.txt hatch_build.py processor/kafka/_layout.pyx | $(BIN)/python
+$(INSTALLED): pyproject.toml constraints.txt hatch_build.py $(COMPILED) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
@@ -92,7 +93,7 @@ bench-docs: $(INSTALLED) ## Put the last measured tables and plots into docs/per
 	python -m benchmarks.document
 
 clean: ## Remove what was made
-	rm -rf $(VENV) processor/kafka/*.so .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(shell find processor -name '*.so') .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 # --- running it elsewhere
 

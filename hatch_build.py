@@ -7,15 +7,15 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-_MODULE = "processor.kafka._layout"
-_SOURCE = "processor/kafka/_layout.pyx"
+_AS_IT_STANDS = "processor/decide.py"
+"""Compiled from its Python; how it is laid out then says the file ending in .pxd beside it."""
 
 
 class NativeBuildHook(BuildHookInterface[Any]):
     """`TIDEMARK_NATIVE=0` leaves the native part out."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002 - as hatchling calls it
-        """Compile beside the source, where an editable install finds it too."""
+        """Compile beside the sources, where an editable install finds them too."""
         if self.target_name != "wheel" or os.environ.get("TIDEMARK_NATIVE") == "0":
             return
         from setuptools.errors import BaseError, CCompilerError  # noqa: PLC0415 - for what has a native part only
@@ -25,24 +25,29 @@ class NativeBuildHook(BuildHookInterface[Any]):
         except (BaseError, CCompilerError) as error:
             self.app.display_warning(f"building without the native part, which can't be compiled: {error}")
             return
-        build_data["artifacts"].append(f"/{built}")
+        build_data["artifacts"] += [f"/{path}" for path in built]
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
 
 
-def _compile(root: Path) -> Path:
-    """The path of the module, from `root`. Raises setuptools' errors."""
+def _compile(root: Path) -> list[Path]:
+    """The paths of the modules, from `root`. Raises setuptools' errors."""
     from Cython.Build import cythonize  # noqa: PLC0415
     from setuptools import Distribution, Extension  # noqa: PLC0415
 
+    paths = [path.relative_to(root) for path in (root / _AS_IT_STANDS, *sorted(root.glob("processor/**/*.pyx")))]
+    sources = {".".join(path.with_suffix("").parts): str(path) for path in paths}
+    extensions = [Extension(name, [path], extra_compile_args=["-g0"]) for name, path in sources.items()]
     with TemporaryDirectory() as made:
-        extension = Extension(_MODULE, [_SOURCE], extra_compile_args=["-g0"])
-        modules = cythonize([extension], build_dir=made, quiet=True)
+        # What Python's annotations say is for people and for mypy: `int` is any whole number, not C's.
+        directives = {"language_level": 3, "annotation_typing": False}
+        modules = cythonize(extensions, build_dir=made, quiet=True, compiler_directives=directives)
         command = Distribution({"ext_modules": modules}).get_command_obj("build_ext")
         command.inplace, command.build_temp, command.build_lib = True, made, made
         command.ensure_finalized()
-        built = Path(command.get_ext_fullpath(_MODULE)).resolve()
-        # What is there may be of an earlier source.
-        built.unlink(missing_ok=True)
+        built = [Path(command.get_ext_fullpath(name)).resolve() for name in sources]
+        for path in built:
+            # What is there may be of an earlier source.
+            path.unlink(missing_ok=True)
         command.run()
-    return built.relative_to(root.resolve())
+    return [path.relative_to(root.resolve()) for path in built]

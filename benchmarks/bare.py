@@ -13,6 +13,7 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from itertools import chain
 from typing import Any
 
 import asyncpg
@@ -25,7 +26,7 @@ from processor.cli.tuning import tune_interpreter
 from processor.kafka.connection import client_options
 from processor.names import DEFAULT_TENANT, TopicNames
 from processor.settings import Settings, load_settings
-from processor.stores.sqlite import add_rows, in_thread, writer_engine
+from processor.stores.sqlite import ADD_EVENTS, in_thread, write, writer_engine
 from processor.stores.tables import events
 
 READY = "ready to read"
@@ -174,7 +175,9 @@ async def _sqlite(settings: Settings) -> AsyncIterator[Insert]:
 
     async def insert(rows: Sequence[tuple[Any, ...]]) -> None:
         async with engine.begin() as connection:
-            await in_thread(connection, lambda driver: add_rows(driver, events, list(rows)))
+            await in_thread(
+                connection, lambda driver: write(driver, ADD_EVENTS, [*chain.from_iterable(rows)], len(_COLUMNS))
+            )
 
     try:
         yield insert

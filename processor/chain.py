@@ -1,11 +1,17 @@
 """The hash chain of a log: each event's hash covers its fields, its payload's digest and the hash before it.
 
 What is hashed is plain text, line by line, laid down in `docs/contract.md`: anyone can recompute it with `sha256sum`.
+Where the package was built with a C compiler, `_chain` makes and hashes the events of a command. What is read back is
+always hashed by this module, so that `verify` shows a mistake in either.
 """
 
+from collections.abc import Sequence
 from hashlib import sha256
 
-from processor.messages import Log, Record, RecordedEvent
+from msgspec.structs import force_setattr
+
+from processor.content import metadata_or_empty
+from processor.messages import Command, Log, Record, RecordedEvent
 
 
 def genesis(log: Log) -> bytes:
@@ -30,6 +36,45 @@ def event_hash(previous: bytes, digest: bytes, event: RecordedEvent) -> bytes:
             f"{event.correlation_id or ''}\n{event.causation_id or ''}\n{event.traceparent or ''}\n"
         ).encode()
     ).digest()
+
+
+def recorded_in_python(
+    previous: bytes,
+    command: Command,
+    ids: Sequence[str],
+    version: int,
+    position: int,
+    time_ms: int,
+    offset: int,
+    traceparent: str | None,
+) -> list[RecordedEvent]:
+    """The events of an accepted command, with their hashes, each after the one before and the first after `previous`.
+
+    `version` is that of the stream before them, `position` the first that is theirs, `offset` the command's.
+    """
+    stream = command.stream
+    command_id = command.command_id or None
+    correlation_id = command.correlation_id or None
+    causation_id = command.causation_id or None
+    events: list[RecordedEvent] = []
+    for index, (event_id, new) in enumerate(zip(ids, command.events, strict=True)):
+        data, metadata = bytes(new.data), metadata_or_empty(new)
+        event = RecordedEvent(
+            stream, version + 1 + index, position + index, event_id, new.type, new.schema_version, data, metadata,
+            time_ms, offset, command_id, correlation_id, causation_id, traceparent, b"",
+        )  # fmt: skip
+        previous = event_hash(previous, payload_digest(data, metadata), event)
+        force_setattr(event, "hash", previous)
+        events.append(event)
+    return events
+
+
+try:
+    from processor import _chain
+except ImportError:
+    recorded = recorded_in_python
+else:
+    recorded = _chain.recorded
 
 
 def fingerprint(record: Record) -> bytes:

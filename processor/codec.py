@@ -5,7 +5,7 @@ two together.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import accumulate
@@ -56,7 +56,7 @@ _NOT_BRACKETS = bytes(set(range(256)) - set(_OPEN + _CLOSE))
 _ON_ONE_LINE = {ord(c): " " for c in "\t\n\r"} | {c: f"\\u{c:04x}" for c in range(0x7F, 0xA0)}
 
 
-def decode(key: bytes | None, value: bytes | None, limits: Limits) -> Decoded:
+def decode_in_full(key: bytes | None, value: bytes | None, limits: Limits) -> Decoded:
     """Read the value of a command record. Never raises: what can't be used is a value that says why."""
     if value is None:
         return Unreadable("The record has no value (a tombstone); a command is a JSON object.")
@@ -78,6 +78,16 @@ def decode(key: bytes | None, value: bytes | None, limits: Limits) -> Decoded:
     except (msgspec.DecodeError, RecursionError) as error:
         return Unreadable(f"Not JSON: {error}.")
     return _checked(command, limits)
+
+
+decode: Callable[[bytes | None, bytes | None, Limits], Decoded]
+try:
+    from processor._codec import Decoder
+except ImportError:
+    decode = decode_in_full
+else:
+    decode = Decoder(_command.decode, decode_in_full)
+"""What `decode_in_full` says, sooner where a glance is enough."""
 
 
 def encode_outcome(outcome: Outcome) -> bytes:

@@ -47,7 +47,11 @@ REFUSED_KEPT = 8_192
 """Of a log that remembers more command ids than this, each command's is looked up in the store."""
 _LITTLE = 256
 _AT_A_STRETCH = 256
+_TURNS = 6
+"""Of the event loop in a pause: a commit takes one for each of its steps, and the next one waits for it."""
 _CYCLES_AHEAD = 2
+_FIRST_CYCLES = 4
+"""A cycle beside which nothing is committed is so many times smaller: the store has something to do sooner."""
 _CAREFUL_CYCLES = 32
 """How long every event id is looked up after a presumption was wrong: clients that resend are seldom alone."""
 
@@ -234,14 +238,12 @@ class _Work(Struct):
         """Whether what it was planned upon did not happen; its slice has been put back, or its log has left."""
         return self.start != self.owned.starts
 
-    def read(self, limits: Limits) -> None:
-        """Decode what was taken."""
+    async def read(self, limits: Limits, stretch: "_Stretch") -> None:
+        """Decode what was taken; may be void afterwards."""
         again, fresh = _parted(self.taken, self.owned.tip.next_offset)
         reply_from = self.owned.reply_from
-        self.old = [
-            (record, decode(record.key, record.value, NO_LIMITS)) for record in again if record.offset >= reply_from
-        ]
-        self.new = [(record, decode(record.key, record.value, limits)) for record in fresh]
+        self.old = await stretch.decode([record for record in again if record.offset >= reply_from], NO_LIMITS)
+        self.new = await stretch.decode(fresh, limits)
         self.heads, self.unknown = self.owned.heads_of(streams_of(chain(self.old, self.new)))
 
     def with_heads(self, found: Mapping[str, Head]) -> None:
@@ -284,12 +286,22 @@ class _Stretch:
     def __init__(self) -> None:
         self._records = 0
 
-    async def before(self, work: _Work) -> None:
+    async def before(self, records: int) -> None:
         """Pause if it is time to."""
         if self._records >= _AT_A_STRETCH:
-            await asyncio.sleep(0)
+            for _ in range(_TURNS):
+                await asyncio.sleep(0)
             self._records = 0
-        self._records += len(work.taken.records)
+        self._records += records
+
+    async def decode(self, records: Sequence[Record], limits: Limits) -> list[tuple[Record, Decoded]]:
+        """Decode, with pauses."""
+        entries: list[tuple[Record, Decoded]] = []
+        for begin in range(0, len(records), _AT_A_STRETCH):
+            part = records[begin : begin + _AT_A_STRETCH]
+            await self.before(len(part))
+            entries += [(record, decode(record.key, record.value, limits)) for record in part]
+        return entries
 
 
 class Cycles:
@@ -389,7 +401,7 @@ class Cycles:
                     await commits.popleft()
                 if self._linger_s:
                     await asyncio.sleep(self._linger_s)
-                works = self._take()
+                works = self._take(self._batch_size if commits else self._batch_size // _FIRST_CYCLES)
                 if not works:
                     self._waiting.clear()
                     continue
@@ -409,10 +421,11 @@ class Cycles:
         """Whether a whole cycle waits: less gains nothing by being taken before it can be committed."""
         return _waiting(owned for owned in self.logs.values() if owned.outlet.has_room) >= self._batch_size
 
-    def _take(self) -> list[_Work]:
+    def _take(self, most: int) -> list[_Work]:
+        """Take what is waiting, up to a weight."""
         works: list[_Work] = []
         self._careful_cycles = max(0, self._careful_cycles - 1)
-        for owned, share in self._shares().items():
+        for owned, share in self._shares(most).items():
             # To the end of the line, so that the logs take turns when there is more than a cycle holds.
             self.logs[owned.log] = self.logs.pop(owned.log)
             works.append(_Work(owned, owned.starts, list(owned.pending), owned.take(share)))
@@ -420,15 +433,14 @@ class Cycles:
         self.wanting.set()
         return works
 
-    def _shares(self) -> dict[OwnedLog, int]:
+    def _shares(self, room: int) -> dict[OwnedLog, int]:
         """The logs whose turn it is, and the weight of each share: what others leave of a cycle, a long line gets.
 
         A log that has more than its share of the load would otherwise fall behind in cycles that are not full.
         """
         ready = [owned for owned in self.logs.values() if owned.slices and owned.outlet.has_room]
-        fair = max(_LITTLE, self._batch_size // max(1, len(ready)))
+        fair = max(_LITTLE, room // max(1, len(ready)))
         shares: dict[OwnedLog, int] = {}
-        room = self._batch_size
         for owned in ready:
             if room <= 0:
                 break
@@ -450,9 +462,9 @@ class Cycles:
         known = unknown = 0
         stretch = _Stretch()
         for work in works:
-            await stretch.before(work)
             if not work.is_void:
-                work.read(self._limits)
+                await work.read(self._limits, stretch)
+            if not work.is_void:
                 known += len(work.heads)
                 unknown += len(work.unknown)
                 if not self._is_known(work):
@@ -463,7 +475,7 @@ class Cycles:
         await self._load(asking)
         meter.loaded()
         for work in asking:
-            await stretch.before(work)
+            await stretch.before(len(work.taken.records))
             await self._settle(work, ready)
         meter.decided()
         return ready

@@ -27,10 +27,10 @@ from typing import assert_never
 from uuid import UUID
 
 from msgspec import UNSET, UnsetType
-from msgspec.structs import force_setattr, replace
+from msgspec.structs import replace
 
-from processor.chain import event_hash, fingerprint, payload_digest
-from processor.content import command_content, metadata_or_empty, same_content
+from processor.chain import fingerprint, recorded
+from processor.content import command_content, same_content
 from processor.errors import Misfit
 from processor.messages import (
     Accepted,
@@ -98,13 +98,12 @@ def recall(log: Log, incarnation: int, view: View, record: Record, decoded: Deco
     if written is not None:
         return written.outcome
     if isinstance(decoded, Command):
-        stored = [
-            view.known.get((decoded.stream, event_id)) for event_id in event_ids(log, incarnation, record, decoded)
-        ]
+        ids = event_ids(log, incarnation, record, decoded)
+        stored = [view.known.get((decoded.stream, event_id)) for event_id in ids]
         if all(stored):
             events = [event for event in stored if event]
             kind = Accepted if events[0].offset == record.offset else Duplicate
-            return _appended(kind, log, record, decoded, events)
+            return _appended(kind, log, record, decoded, ids, events)
     raise Misfit(
         f"the store has decided offset {record.offset} of {log}, but knows no answer to the command that is there"
     )
@@ -150,19 +149,25 @@ def _holds(expected: ExpectedVersion, actual: int) -> bool:
 
 
 def _appended(
-    kind: type[Accepted | Duplicate], log: Log, record: Record, command: Command, events: Sequence[RecordedEvent]
+    kind: type[Accepted | Duplicate],
+    log: Log,
+    record: Record,
+    command: Command,
+    ids: list[str],
+    events: list[RecordedEvent],
 ) -> Accepted | Duplicate:
+    first, last = events[0], events[-1]
     return kind(
         tenant=log.tenant,
         partition=log.partition,
         offset=record.offset,
         command_id=command.command_id,
         stream=command.stream,
-        first_version=events[0].version,
-        last_version=events[-1].version,
-        first_position=events[0].position,
-        last_position=events[-1].position,
-        event_ids=[event.event_id for event in events],
+        first_version=first.version,
+        last_version=last.version,
+        first_position=first.position,
+        last_position=last.position,
+        event_ids=ids,
     )
 
 
@@ -181,8 +186,6 @@ class _Decider:
         self.changed: dict[str, Head] = {}
         self.events: list[RecordedEvent] = []
         self.refused: list[RefusedCommand] = []
-        # By stream, the key of the records that are in the right place.
-        self.placed: dict[str, bytes] = {}
 
     def decide(self, record: Record, decoded: Decoded) -> Outcome:
         timestamp = record.timestamp
@@ -202,8 +205,8 @@ class _Decider:
         if isinstance(decoded, Unreadable):
             return self._reject(record, "malformed", decoded.detail)
         stream, command_id = decoded.stream, decoded.command_id
-        if stream is not None and ((key := record.key) is None or self.placed.get(stream) != key):
-            flaw = self._misplaced(key, stream)
+        if stream is not None:
+            flaw = self._misplaced(record.key, stream)
             if flaw is not None:
                 return self._reject(record, *flaw, stream, command_id)
         if isinstance(decoded, Command):
@@ -217,13 +220,15 @@ class _Decider:
         if key != name:
             shown = "there is no key" if key is None else f"the key is {key[:80].decode(errors='replace')!r}"
             return "wrong_key", f"The record's key must be the stream's name, in UTF-8; {shown}."
+        # What is a stream of this log was found to be in its place when it began.
+        if stream in self.view.heads:
+            return None
         partition = partition_of(name, self.rules.partitions)
         if partition != self.log.partition:
             return "wrong_partition", (
                 f"The stream belongs to partition {partition} of {self.rules.partitions}, not {self.log.partition}: "
                 "use Kafka's default partitioner, murmur2 of the key (librdkafka: partitioner=murmur2_random)."
             )
-        self.placed[stream] = name
         return None
 
     # --- rows 6 to 12
@@ -249,11 +254,11 @@ class _Decider:
                 self._remember(refusal, command)
                 return refusal
             if stored:
-                return self._duplicate(record, command, stored)
-        return _appended(Accepted, self.log, record, command, self._append(record, command, ids, time_ms))
+                return self._duplicate(record, command, ids, stored)
+        return _appended(Accepted, self.log, record, command, ids, self._append(record, command, ids, time_ms))
 
-    def _duplicate(self, record: Record, command: Command, stored: list[RecordedEvent]) -> Outcome:
-        outcome = _appended(Duplicate, self.log, record, command, stored)
+    def _duplicate(self, record: Record, command: Command, ids: list[str], stored: list[RecordedEvent]) -> Outcome:
+        outcome = _appended(Duplicate, self.log, record, command, ids, stored)
         if stored[0].offset == record.offset:
             # An operator has started a new log, and offsets count from 0 again: `recall` would take this for the
             # command that wrote the events.
@@ -310,8 +315,8 @@ class _Decider:
         )
 
     def _holds(self, command: Command) -> bool:
-        expected, actual = command.expected_version, self.view.heads.get(command.stream, _NO_STREAM).version
-        return expected == actual or _holds(expected, actual)
+        head = self.view.heads.get(command.stream, _NO_STREAM)
+        return command.expected_version == head.version or _holds(command.expected_version, head.version)
 
     def _append(self, record: Record, command: Command, ids: list[str], time_ms: int) -> list[RecordedEvent]:
         stream = command.stream
@@ -319,27 +324,17 @@ class _Decider:
         if head is None:
             self.streams += 1
             head = Head(self.streams, 0)
-        version, position, chain = head.version, self.next_position, self.chain
-        command_id = command.command_id or None
-        correlation_id = command.correlation_id or None
-        causation_id = command.causation_id or None
-        traceparent = _traceparent(record) if record.headers else None
-        events: list[RecordedEvent] = []
-        for event_id, new in zip(ids, command.events, strict=True):
-            version += 1
-            data, metadata = bytes(new.data), metadata_or_empty(new)
-            event = RecordedEvent(
-                stream, version, position, event_id, new.type, new.schema_version, data, metadata, time_ms,
-                record.offset, command_id, correlation_id, causation_id, traceparent, b"",
-            )  # fmt: skip
-            chain = event_hash(chain, payload_digest(data, metadata), event)
-            force_setattr(event, "hash", chain)
-            self.view.known[stream, event_id] = event
-            events.append(event)
-            position += 1
+        events = recorded(
+            self.chain, command, ids, head.version, self.next_position, time_ms, record.offset,
+            _traceparent(record) if record.headers else None,
+        )  # fmt: skip
+        known = self.view.known
+        for event in events:
+            known[stream, event.event_id] = event
         self.events += events
-        self.next_position, self.chain = position, chain
-        self.view.heads[stream] = self.changed[stream] = Head(head.number, version)
+        self.next_position += len(events)
+        self.chain = events[-1].hash
+        self.view.heads[stream] = self.changed[stream] = Head(head.number, events[-1].version)
         return events
 
     # --- refusals

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.servers import CannotRun, Kafka, fresh_database, kafka_libs, some_kafka, some_postgres
 
+_PRODUCT = Path(__file__).parents[1] / "processor"
 _LEFT_OUT = pytest.StashKey[list[str]]()
 
 # How long an example takes says how busy the machine is.
@@ -20,9 +21,17 @@ settings.load_profile("tidemark")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if stale := [path.name for path in _PRODUCT.rglob("*.so") if path.stat().st_mtime < _source_time(path)]:
+        pytest.exit(f"older than what they were compiled of: {', '.join(stale)}; `make install` compiles them", 2)
     config.stash[_LEFT_OUT] = []
     if config.pluginmanager.hasplugin("dsession"):
         config.pluginmanager.register(_FromOthers(config.stash[_LEFT_OUT]))
+
+
+def _source_time(compiled: Path) -> float:
+    name = compiled.name.partition(".")[0]
+    sources = (compiled.with_name(name + suffix) for suffix in (".pyx", ".pxd", ".py"))
+    return max(path.stat().st_mtime for path in (*sources, _PRODUCT / "messages.pxd") if path.exists())
 
 
 class _FromOthers:

@@ -13,7 +13,7 @@ else:
     new_event_loop = uvloop.new_event_loop
 
 # For how long a thread that computes keeps another waiting that has only to take up an answer: the fetching, SQLite's.
-_SWITCH_INTERVAL_S = 0.0005
+_SWITCH_INTERVAL_S = 0.0001
 
 
 def tune_interpreter() -> None:

@@ -13,6 +13,8 @@ from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy, memset
 
+from processor.messages cimport RecordedEvent
+
 from processor.codec import event_source, on_one_line, rfc3339
 
 cdef enum:
@@ -144,7 +146,7 @@ cdef class _Layout:
         self.headers = _Buffer()
         self.time = None
 
-    cdef int lay(self, event, str stream, int64_t time_ms) except -1:
+    cdef int lay(self, RecordedEvent event, str stream, int64_t time_ms) except -1:
         """Put the event's headers into `headers`; returns how many there are."""
         cdef _Buffer headers = self.headers
         cdef bytes metadata = event.metadata
@@ -187,6 +189,7 @@ def lay_out(str tenant, events, Py_ssize_t batch_bytes):
     """
     cdef _Buffer batch = _Buffer(), record = _Buffer()
     cdef _Layout layout = _Layout(tenant)
+    cdef RecordedEvent event
     cdef str stream
     cdef int64_t time_ms, first_ms = 0, last_ms = 0
     cdef Py_ssize_t count = 0

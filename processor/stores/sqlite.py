@@ -13,7 +13,7 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from functools import cache
-from itertools import chain, repeat
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
@@ -33,14 +33,23 @@ from processor.store import Committed, StreamInfo, Usage
 from processor.stores import reads, schema
 from processor.stores.connections import connections_of
 from processor.stores.rows import Row, Types, event_rows, refused_rows, stream_rows
-from processor.stores.tables import KNOWN, REMEMBERED, checkpoints, events, id_bytes, id_text, refused, streams
+from processor.stores.tables import (
+    CHECKPOINT,
+    KNOWN,
+    REMEMBERED,
+    checkpoints,
+    events,
+    id_bytes,
+    id_text,
+    refused,
+    streams,
+)
 from processor.stores.views import Views
 
 _Result = TypeVar("_Result")
 
 _BUSY_TIMEOUT_S = 10.0
 _READERS = 3
-_FEW_ROWS = 16
 _CHUNK = 1024  # rows of a VALUES list; 17 parameters each stay under SQLite's limit of 32,766
 
 # sqlite3 looks for an adapter of every value that is no int, float, str or bytearray: for bytes and None as well, for
@@ -74,16 +83,32 @@ _UNREACHABLE = frozenset(
 # --- the writer's SQL; the readers' is in `reads`
 
 
-@cache
-def _insert(table: Table, rows: int = 1) -> str:
-    names = [column.name for column in table.columns]
-    values = ", ".join([f"({', '.join('?' * len(names))})"] * rows)
-    return f"INSERT INTO {table.name} ({', '.join(names)}) VALUES {values}"
+# What takes a list of rows has `%s` for them, which is filled up with nulls to a power of two: few texts, so each is
+# compiled once. For every row of `executemany`, sqlite3 takes the interpreter's lock again, and waits for it while the
+# worker computes.
 
+
+def _add(table: Table) -> str:
+    return f"INSERT INTO {table.name} ({_names(table)}) SELECT * FROM (VALUES %s) WHERE column1 IS NOT NULL"
+
+
+def _names(table: Table) -> str:
+    return ", ".join(column.name for column in table.columns)
+
+
+ADD_EVENTS = _add(events)
+_ADD_REFUSED = _add(refused)
+_ADD_STREAMS = f"""
+{_add(streams)}
+ON CONFLICT (tenant, partition, name) DO UPDATE SET version = excluded.version WHERE number = excluded.number
+"""
 
 _ADD_TENANT = "INSERT INTO tenants (name) VALUES (?)"
 
-_CLAIM = f"{_insert(checkpoints)} ON CONFLICT (tenant, partition) DO UPDATE SET epoch = epoch + 1"
+_CLAIM = f"""
+INSERT INTO checkpoints ({_names(checkpoints)}) VALUES ({", ".join("?" * len(checkpoints.columns))})
+ON CONFLICT (tenant, partition) DO UPDATE SET epoch = epoch + 1
+"""
 
 _HEADS = """
 WITH wanted (tenant, partition, name) AS (VALUES %s)
@@ -119,19 +144,30 @@ WITH wanted (tenant, partition) AS (VALUES %s)
 SELECT tenant, partition, epoch, next_offset FROM wanted CROSS JOIN checkpoints USING (tenant, partition)
 """
 
-_ON_KNOWN_STREAM = """
-ON CONFLICT (tenant, partition, name) DO UPDATE SET version = excluded.version WHERE number = excluded.number
-"""
+# Not as WITH, behind which sqlite3 does not count the rows.
+_PLAN = ", ".join(
+    f"column{number} AS {name}"
+    for number, name in enumerate(("tenant", "partition", "before", *(column.name for column in CHECKPOINT)), 1)
+)
 
-_MOVE = """
+# The acknowledged fields are `acknowledge`'s, save where a plan begins a new incarnation.
+_MOVE = f"""
 UPDATE checkpoints SET
-    next_offset = ?, next_position = ?, streams = ?, chain = ?, log_time_ms = ?, last_offset = ?, last_digest = ?
-WHERE tenant = ? AND partition = ?
-"""
-
-_RENEW = """
-UPDATE checkpoints SET incarnation = ?, acknowledged_offset = ?, acknowledged_position = ?
-WHERE tenant = ? AND partition = ?
+    next_offset = plan.next_offset,
+    next_position = plan.next_position,
+    streams = plan.streams,
+    chain = plan.chain,
+    log_time_ms = plan.log_time_ms,
+    last_offset = plan.last_offset,
+    last_digest = plan.last_digest,
+    acknowledged_offset =
+        iif(checkpoints.incarnation = plan.incarnation, checkpoints.acknowledged_offset, plan.acknowledged_offset),
+    acknowledged_position =
+        iif(checkpoints.incarnation = plan.incarnation, checkpoints.acknowledged_position, plan.acknowledged_position),
+    incarnation = plan.incarnation
+FROM (SELECT {_PLAN} FROM (VALUES %s)) AS plan
+WHERE (checkpoints.tenant, checkpoints.partition, checkpoints.epoch, checkpoints.next_offset)
+    = (plan.tenant, plan.partition, plan.epoch, plan.before)
 """
 
 _ACKNOWLEDGE = """
@@ -256,7 +292,9 @@ class SqliteStore:
         tenants = self._tenants
         if not tenants.keys() >= {log.tenant for log in logs}:
             tenants = await self._alone(lambda connection: self._tenants_of(connection, logs))
-        decided = _Decided(self._path, tenants, plans, asyncio.get_running_loop())
+        # The rows are made here, where they are waited for by nobody: the thread has enough to do.
+        rows = {plan.log: event_values(tenants[plan.log.tenant], plan) for plan in plans if plan.log.tenant in tenants}
+        decided = _Decided(self._path, tenants, plans, rows, asyncio.get_running_loop())
         try:
             return await self._alone(lambda connection: in_thread(connection, decided.commit))
         except _EventIdTaken:
@@ -378,87 +416,81 @@ def _fill(driver: sqlite3.Connection, views: Views) -> None:
 
 
 class _Decided(NamedTuple):
-    """Plans to be committed in one transaction; `loop` is the worker's."""
+    """Plans to be committed in one transaction; `rows` are those of their events, `loop` is the worker's."""
 
     path: str
     tenants: Mapping[str, int]
     plans: Sequence[Plan]
+    rows: Mapping[Log, list[Any]]
     loop: asyncio.AbstractEventLoop
 
     def commit(self, driver: sqlite3.Connection) -> dict[Log, Committed]:
         """Commit those whose log stands where they begin. What fails is rolled back when the connection is let go."""
         driver.execute("BEGIN IMMEDIATE")
-        good = self._good(driver)
-        self._write(driver, good)
+        good = [(self.tenants[plan.log.tenant], plan) for plan in self.plans if plan.log.tenant in self.tenants]
+        if _move(driver, good) < len(good):
+            driver.rollback()
+            driver.execute("BEGIN IMMEDIATE")
+            good = _standing(driver, good)
+            _move(driver, good)
+        reach_from_thread(FailPoint.WITHIN_COMMIT, self.loop)
+        self._add(driver, good)
         driver.commit()
         written = {plan.log for _, plan in good}
         return {plan.log: Committed.YES if plan.log in written else Committed.FENCED for plan in self.plans}
 
-    def _good(self, driver: sqlite3.Connection) -> list[tuple[int, Plan]]:
-        asked = [
-            (self.tenants[plan.log.tenant], plan.log.partition)
-            for plan in self.plans
-            if plan.log.tenant in self.tenants
-        ]
-        places = {(tenant, partition): place for tenant, partition, *place in _look_up(driver, _PLACES, asked)}
-        return [
-            (self.tenants[plan.log.tenant], plan)
-            for plan in self.plans
-            if places.get((self.tenants.get(plan.log.tenant), plan.log.partition))
-            == [plan.before.epoch, plan.before.next_offset]
-        ]
-
-    def _write(self, driver: sqlite3.Connection, good: list[tuple[int, Plan]]) -> None:
-        add_rows(driver, events, [row for tenant, plan in good for row in event_rows(tenant, plan, TYPES)])
+    def _add(self, driver: sqlite3.Connection, good: list[tuple[int, Plan]]) -> None:
+        write(driver, ADD_EVENTS, [value for _, plan in good for value in self.rows[plan.log]], len(events.columns))
         reach_from_thread(FailPoint.WITHIN_COMMIT, self.loop)
         heads = [row for tenant, plan in good for row in stream_rows(tenant, plan)]
-        if add_rows(driver, streams, heads, _ON_KNOWN_STREAM) != len(heads):
+        if _write_rows(driver, _ADD_STREAMS, heads) != len(heads):
             raise StoreDamaged(f"{self.path}: a new stream is there already, under another number")
         reach_from_thread(FailPoint.WITHIN_COMMIT, self.loop)
-        add_rows(driver, refused, [row for tenant, plan in good for row in refused_rows(tenant, plan)])
-        for statement, rows_of in ((_MOVE, _moved), (_RENEW, _renewed)):
-            reach_from_thread(FailPoint.WITHIN_COMMIT, self.loop)
-            _execute_many(driver, statement, [row for tenant, plan in good for row in rows_of(tenant, plan)])
+        _write_rows(driver, _ADD_REFUSED, [row for tenant, plan in good for row in refused_rows(tenant, plan)])
+        reach_from_thread(FailPoint.WITHIN_COMMIT, self.loop)
 
 
-def _moved(tenant: int, plan: Plan) -> list[Row]:
-    to = plan.after
+def _move(driver: sqlite3.Connection, plans: Sequence[tuple[int, Plan]]) -> int:
+    """Move the checkpoints of the logs that stand where the plans begin; returns how many they are."""
+    rows = [(tenant, plan.log.partition, plan.before.next_offset, *astuple(plan.after)) for tenant, plan in plans]
+    return _write_rows(driver, _MOVE, rows)
+
+
+def _standing(driver: sqlite3.Connection, plans: Sequence[tuple[int, Plan]]) -> list[tuple[int, Plan]]:
+    """The plans whose log stands where they begin."""
+    asked = [(tenant, plan.log.partition) for tenant, plan in plans]
+    places = {(tenant, partition): place for tenant, partition, *place in _look_up(driver, _PLACES, asked)}
     return [
-        (
-            to.next_offset,
-            to.next_position,
-            to.streams,
-            to.chain,
-            to.log_time_ms,
-            to.last_offset,
-            to.last_digest,
-            tenant,
-            plan.log.partition,
-        )
+        (tenant, plan)
+        for tenant, plan in plans
+        if places.get((tenant, plan.log.partition)) == [plan.before.epoch, plan.before.next_offset]
     ]
 
 
-def _renewed(tenant: int, plan: Plan) -> list[Row]:
-    to = plan.after
-    if to.incarnation == plan.before.incarnation:
-        return []
-    return [(to.incarnation, to.acknowledged_offset, to.acknowledged_position, tenant, plan.log.partition)]
+def event_values_in_python(tenant: int, plan: Plan) -> list[Any]:
+    """The rows of a plan's events, value after value, as sqlite3 binds them soonest."""
+    return _flat(event_rows(tenant, plan, TYPES))
 
 
-def add_rows(driver: sqlite3.Connection, table: Table, rows: list[Row], on_conflict: str = "") -> int:
-    """Add rows, many a statement; returns how many were written. `on_conflict`: the clause behind the values.
+try:
+    from processor.stores import _sqlite
+except ImportError:
+    event_values = event_values_in_python
+else:
+    event_values = _sqlite.event_values
 
-    For every row of `executemany`, sqlite3 takes the interpreter's lock again, and waits for it while the worker
-    computes.
-    """
-    start = written = 0
-    while len(rows) - start >= _FEW_ROWS:
-        # Powers of two: few texts, so each is compiled once.
-        size = min(1 << ((len(rows) - start).bit_length() - 1), _CHUNK)
-        statement = f"{_insert(table, size)} {on_conflict}"
-        written += driver.execute(statement, [*chain.from_iterable(rows[start : start + size])]).rowcount
-        start += size
-    return written + _execute_many(driver, f"{_insert(table)} {on_conflict}", rows[start:])
+
+def write(driver: sqlite3.Connection, statement: str, values: list[Any], width: int) -> int:
+    """Run a statement with rows of `width`, given value after value; returns how many rows were written."""
+    return sum(driver.execute(text, part).rowcount for text, part in _filled(statement, values, width))
+
+
+def _write_rows(driver: sqlite3.Connection, statement: str, rows: Sequence[Row]) -> int:
+    return write(driver, statement, _flat(rows), len(rows[0])) if rows else 0
+
+
+def _flat(rows: Iterable[Row]) -> list[Any]:
+    return [*chain.from_iterable(rows)]
 
 
 def _execute_many(driver: sqlite3.Connection, statement: str, rows: list[Row]) -> int:
@@ -467,17 +499,24 @@ def _execute_many(driver: sqlite3.Connection, statement: str, rows: list[Row]) -
 
 
 def _look_up(driver: sqlite3.Connection, query: str, rows: Sequence[Row]) -> list[Any]:
-    """What `query` finds for a list of values, which takes the place of its `%s`."""
-    found: list[Any] = []
-    for start in range(0, len(rows), _CHUNK):
-        chunk = rows[start : start + _CHUNK]
-        # Filled up with nulls, which match nothing, to a power of two: few texts, so each is compiled once.
-        size = 1 << (len(chunk) - 1).bit_length()
-        width = len(chunk[0])
-        values = ", ".join([f"({', '.join('?' * width)})"] * size)
-        parameters = (*chain.from_iterable(chunk), *repeat(None, (size - len(chunk)) * width))
-        found.extend(driver.execute(query % values, parameters).fetchall())
-    return found
+    """What a query finds for rows."""
+    if not rows:
+        return []
+    filled = _filled(query, _flat(rows), len(rows[0]))
+    return [found for text, part in filled for found in driver.execute(text, part).fetchall()]
+
+
+def _filled(statement: str, values: list[Any], width: int) -> Iterator[tuple[str, list[Any]]]:
+    """A statement that takes rows, and what it takes, for as often as need be."""
+    for start in range(0, len(values), _CHUNK * width):
+        part = values[start : start + _CHUNK * width]
+        rows = 1 << (len(part) // width - 1).bit_length()
+        yield _text(statement, rows, width), part + [TYPES.null] * (rows * width - len(part))
+
+
+@cache
+def _text(statement: str, rows: int, width: int) -> str:
+    return statement % ", ".join([f"({', '.join('?' * width)})"] * rows)
 
 
 # --- connections
