@@ -20,14 +20,13 @@ from benchmarks.bed import LOGS, Bed, StoreKind
 from benchmarks.drain import Drained, counted
 from benchmarks.invariants import check_store
 from benchmarks.load import CommandRecord, by_partition, commands
-from benchmarks.ready import ready
+from benchmarks.ready import StoredRow, ready
 from processor.cli.tuning import tune_interpreter
 from processor.cycle import REFUSED_KEPT, Cycles, OwnedLog
 from processor.errors import Misfit, TidemarkError
 from processor.messages import Log, Publication, Slice
 from processor.settings import Settings, load_settings
 from processor.stores import open_store
-from processor.stores.rows import Row
 
 _SLICE = 1_000
 """About what a fetch of one partition holds."""
@@ -94,7 +93,7 @@ def _lost(owned: OwnedLog, why: Misfit | None) -> None:
     raise TidemarkError(f"{owned.log} was lost: {why}")
 
 
-async def bulk(settings: Settings, rows: Sequence[Row]) -> float:
+async def bulk(settings: Settings, rows: Sequence[StoredRow]) -> float:
     """Insert all; returns the seconds."""
     async with inserting(settings) as insert:
         begin = time.perf_counter()

@@ -26,6 +26,7 @@ from processor.cli.tuning import tune_interpreter
 from processor.kafka.connection import client_options
 from processor.names import DEFAULT_TENANT, TopicNames
 from processor.settings import Settings, load_settings
+from processor.stores import postgres
 from processor.stores.sqlite import ADD_EVENTS, in_thread, write, writer_engine
 from processor.stores.tables import events
 
@@ -35,7 +36,7 @@ _BATCH_BYTES = 512 * 1024
 _TENANT = 1
 _COLUMNS = tuple(column.name for column in events.columns)
 
-Insert = Callable[[Sequence[tuple[Any, ...]]], Awaitable[None]]
+Insert = Callable[[Sequence[Any]], Awaitable[None]]
 """Insert rows into `events`, in one transaction."""
 
 
@@ -150,7 +151,7 @@ def inserting(settings: Settings) -> AbstractAsyncContextManager[Insert]:
 
 @asynccontextmanager
 async def _nowhere() -> AsyncIterator[Insert]:
-    async def insert(_: Sequence[tuple[Any, ...]]) -> None:
+    async def insert(_: Sequence[Any]) -> None:
         pass
 
     yield insert
@@ -160,8 +161,12 @@ async def _nowhere() -> AsyncIterator[Insert]:
 async def _postgres(settings: Settings) -> AsyncIterator[Insert]:
     connection = await asyncpg.connect(settings.store)
 
-    async def insert(rows: Sequence[tuple[Any, ...]]) -> None:
-        await connection.copy_records_to_table("events", records=rows, columns=_COLUMNS)
+    async def insert(rows: Sequence[Any]) -> None:
+        if postgres.copied is None:
+            await connection.copy_records_to_table("events", records=rows, columns=_COLUMNS)
+        else:
+            copied = postgres.each((postgres.COPY_HEADER, b"".join(rows), postgres.COPY_TRAILER))
+            await connection.copy_to_table("events", source=copied, columns=_COLUMNS, format="binary")
 
     try:
         yield insert
@@ -173,7 +178,7 @@ async def _postgres(settings: Settings) -> AsyncIterator[Insert]:
 async def _sqlite(settings: Settings) -> AsyncIterator[Insert]:
     engine = writer_engine(settings.store.removeprefix("sqlite:///"), settings.durability)
 
-    async def insert(rows: Sequence[tuple[Any, ...]]) -> None:
+    async def insert(rows: Sequence[Any]) -> None:
         async with engine.begin() as connection:
             await in_thread(
                 connection, lambda driver: write(driver, ADD_EVENTS, [*chain.from_iterable(rows)], len(_COLUMNS))

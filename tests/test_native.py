@@ -2,6 +2,8 @@
 
 import importlib.util
 import math
+import struct
+import uuid
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -10,13 +12,18 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from msgspec.structs import replace
+from sqlalchemy import BigInteger
 
 import processor.decide as compiled
 from processor.chain import genesis, recorded, recorded_in_python
 from processor.codec import decode, decode_in_full
 from processor.lookup import presumed_new
 from processor.messages import Command, Head, Limits, Log, NewEvent, Plan, RecordedEvent
+from processor.stores import postgres
+from processor.stores.rows import Row, event_rows
 from processor.stores.sqlite import event_values, event_values_in_python
+from processor.stores.tables import events
 from tests.records import RULES, SomeRecord, command, event, record
 from tests.test_codec import json_values, text
 from tests.test_decide import a_past, some_logs
@@ -139,24 +146,57 @@ def rows(values: list[Any]) -> list[Any]:
     return [(type(value), None if isinstance(value, float) and math.isnan(value) else value) for value in values]
 
 
-@given(st.lists(commands, min_size=1, max_size=4))
-def test_rows_for_sqlite_are_the_same(given_commands: list[Command]) -> None:
-    events: list[RecordedEvent] = []
+def a_plan(given_commands: list[Command], most: int) -> Plan:
+    """Events as nothing decides them, of which all numbers are as high as may be."""
+    made: list[RecordedEvent] = []
     for it in given_commands:
         event_ids = [str(one.event_id) for one in it.events]
-        events += recorded(genesis(Log("default", 0)), it, event_ids, 1, len(events) + 1, 2, 3, None)
-    past = a_past()
-    plan = past.plan(record(0, command()))
-    plan.events = events
-    plan.heads = {it.stream: Head(number, 1) for number, it in enumerate(events, 1)}
+        made += recorded(genesis(Log("default", 0)), it, event_ids, most - 9, most - 99 + len(made), most, most, None)
+    plan = a_past().plan(record(0, command()))
+    plan.events = made
+    plan.heads = {it.stream: Head(most - number, 1) for number, it in enumerate(made, 1)}
+    return plan
+
+
+highest = st.sampled_from([1_000, 2**31, 2**63 - 1])
+
+
+@given(st.lists(commands, min_size=1, max_size=4), highest)
+def test_rows_for_sqlite_are_the_same(given_commands: list[Command], most: int) -> None:
+    plan = a_plan(given_commands, most)
     assert rows(event_values(7, plan)) == rows(event_values_in_python(7, plan))
 
 
+def copied_by_hand(row: Row) -> bytes:
+    parts = [struct.pack(">h", len(row))]
+    for value, column in zip(row, events.columns, strict=True):
+        match value:
+            case None:
+                parts.append(struct.pack(">i", -1))
+                continue
+            case int():
+                sent = struct.pack(">q" if isinstance(column.type, BigInteger) else ">i", value)
+            case str():
+                sent = uuid.UUID(value).bytes if column.name == "event_id" else value.encode()
+            case _:
+                sent = value
+        parts.append(struct.pack(">i", len(sent)) + sent)
+    return b"".join(parts)
+
+
+@given(st.lists(commands, min_size=1, max_size=4), highest)
+def test_rows_for_postgresql_are_the_same(given_commands: list[Command], most: int) -> None:
+    plan = a_plan(given_commands, most)
+    assert postgres.copied is not None
+    by_hand = b"".join(map(copied_by_hand, event_rows(7, plan, postgres.TYPES)))
+    assert postgres.copied([(7, plan), (7, plan)]) == 2 * by_hand
+
+
 def test_an_id_that_is_no_uuid_makes_no_row() -> None:
-    past = a_past()
-    plan = past.plan(record(0, command()))
-    plan.events = [
-        RecordedEvent(*("order-42", 1, 1, "not-a-uuid", "T", 1, b"{}", b"", 0, 0, None, None, None, None, b""))
-    ]
+    plan = a_past().plan(record(0, command()))
+    plan.events = [replace(it, event_id="not-a-uuid") for it in plan.events]
+    assert postgres.copied is not None
     with pytest.raises(ValueError, match="no UUID"):
         event_values(7, plan)
+    with pytest.raises(ValueError, match="no UUID"):
+        postgres.copied([(7, plan)])

@@ -43,11 +43,13 @@ def test_a_wheel_has_its_native_part_and_says_what_it_is_for(source: Path) -> No
     name, native, _ = wheel(source)
     assert f"-cp3{sys.version_info.minor}-" in name
     assert sorted(path.split(".")[0] for path in native) == [
+        "processor/_buffer",
         "processor/_chain",
         "processor/_codec",
         "processor/_messages",
         "processor/decide",
         "processor/kafka/_layout",
+        "processor/stores/_postgres",
         "processor/stores/_sqlite",
     ]
 

@@ -8,11 +8,11 @@ of Kafka's record batch, version 2: https://kafka.apache.org/documentation/#reco
 cimport cython
 from cpython.bytearray cimport PyByteArray_FromStringAndSize
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.stdint cimport int64_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
+from processor._buffer cimport Buffer
 from processor.messages cimport RecordedEvent
 
 from processor.codec import event_source, on_one_line, rfc3339
@@ -24,38 +24,8 @@ cdef enum:
 
 
 @cython.final
-cdef class _Buffer:
-    """Bytes that grow at their end. `need` makes room; `raw` and `varint` rely on it."""
-
-    cdef char *start
-    cdef Py_ssize_t size
-    cdef Py_ssize_t room
-
-    def __cinit__(self):
-        self.room = 1024
-        self.start = <char *>PyMem_Malloc(self.room)
-        if self.start == NULL:
-            raise MemoryError
-
-    def __dealloc__(self):
-        PyMem_Free(self.start)
-
-    cdef int need(self, Py_ssize_t more) except -1:
-        cdef Py_ssize_t room = self.room
-        cdef char *moved
-        while room < self.size + more:
-            room *= 2
-        if room > self.room:
-            moved = <char *>PyMem_Realloc(self.start, room)
-            if moved == NULL:
-                raise MemoryError
-            self.start = moved
-            self.room = room
-        return 0
-
-    cdef inline void raw(self, const char *source, Py_ssize_t size) noexcept:
-        memcpy(self.start + self.size, source, size)
-        self.size += size
+cdef class _Parts(Buffer):
+    """The parts of a record. `varint` relies on `need`."""
 
     cdef inline void varint(self, int64_t number) noexcept:
         cdef uint64_t left = (<uint64_t>number << 1) ^ <uint64_t>(number >> 63)
@@ -108,7 +78,7 @@ cdef class _Buffer:
 
 
 cdef bytes _parts(values):
-    cdef _Buffer buffer = _Buffer()
+    cdef _Parts buffer = _Parts()
     for value in values:
         buffer.data(value)
     return buffer.start[:buffer.size]
@@ -136,19 +106,19 @@ cdef class _Layout:
 
     cdef str tenant
     cdef bytes laid_tenant
-    cdef _Buffer headers
+    cdef _Parts headers
     cdef bytes time
     cdef int64_t time_ms
 
     def __cinit__(self, str tenant):
         self.tenant = tenant
         self.laid_tenant = _parts((b"ce_tenant", tenant.encode()))
-        self.headers = _Buffer()
+        self.headers = _Parts()
         self.time = None
 
     cdef int lay(self, RecordedEvent event, str stream, int64_t time_ms) except -1:
         """Put the event's headers into `headers`; returns how many there are."""
-        cdef _Buffer headers = self.headers
+        cdef _Parts headers = self.headers
         cdef bytes metadata = event.metadata
         cdef int count = _ALWAYS
         if self.time is None or time_ms != self.time_ms:
@@ -187,7 +157,7 @@ def lay_out(str tenant, events, Py_ssize_t batch_bytes):
 
     Returns them, how many they are, and the first and the highest of their timestamps in milliseconds.
     """
-    cdef _Buffer batch = _Buffer(), record = _Buffer()
+    cdef _Parts batch = _Parts(), record = _Parts()
     cdef _Layout layout = _Layout(tenant)
     cdef RecordedEvent event
     cdef str stream

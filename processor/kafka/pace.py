@@ -8,7 +8,7 @@ longer. The busier the worker is, the longer is the line behind each slice, and 
 import time
 from collections.abc import Callable
 
-_REST_MS_PER_SLICE, _REST_MS_PER_SLICE_WHEN_BUSY = 0.75, 3.0
+_REST_MS_PER_SLICE, _REST_MS_PER_SLICE_WHEN_BUSY = 0.75, 4.0
 _LEAST_REST_MS, _MOST_REST_MS = 2, 80
 _LOOK_EVERY_S = 0.25
 
@@ -18,7 +18,8 @@ def rest_ms(slices: float, busy: float) -> float:
 
     `busy` is the share of a processor that the worker uses, 0 to 1.
     """
-    rest = max(_REST_MS_PER_SLICE, busy * _REST_MS_PER_SLICE_WHEN_BUSY) * slices
+    # By the square: what a slice costs is waited for by those behind it, who are more the busier the worker is.
+    rest = max(_REST_MS_PER_SLICE, busy**2 * _REST_MS_PER_SLICE_WHEN_BUSY) * slices
     return min(rest, _MOST_REST_MS) if rest >= _LEAST_REST_MS else 0.0
 
 

@@ -1,0 +1,5 @@
+from collections.abc import Sequence
+
+from processor.messages import Plan
+
+def copied(plans: Sequence[tuple[int, Plan]]) -> bytes: ...
