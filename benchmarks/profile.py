@@ -1,7 +1,8 @@
 """Where the worker's time goes while it drains: `python -m benchmarks.profile`, with py-spy on the PATH.
 
 Samples all threads of the worker from outside and counts each sample for one stage: the one of the innermost function
-that belongs to a stage. Samples of waiting are left out.
+that belongs to a stage. Samples of waiting are left out. Of what is compiled, only who called it is seen: where the native
+part was built, hashing counts for deciding.
 """
 
 import argparse
@@ -39,7 +40,7 @@ _STAGES = (
     ("processor/kafka/batches.py", "", "encode"),
     ("processor/kafka/publish.py", "", "publish"),
     ("aiokafka/producer/", "", "publish"),
-    ("processor/stores/sqlite.py", "add_rows", _SQLITE),
+    ("processor/stores/sqlite.py", "write", _SQLITE),
     ("processor/stores/sqlite.py", "_execute_many", _SQLITE),
     ("processor/stores/sqlite.py", "_look_up", _SQLITE),
     ("processor/stores/sqlite.py", "commit", _SQLITE),
@@ -47,6 +48,7 @@ _STAGES = (
     ("processor/stores/", "load", "load"),
     ("processor/stores/", "_load", "load"),
     ("processor/stores/", "", "commit"),
+    ("processor/cycle.py", "decode", "decode"),
     ("processor/cycle.py", "_load", "load"),
     ("processor/cycle.py", "wanted", "load"),
     ("processor/cycle.py", "_commit", "commit"),

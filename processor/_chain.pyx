@@ -58,6 +58,8 @@ cdef const char *_hex = _HEX
 # Used with the interpreter's lock held, from its beginning to its end: one is enough.
 cdef void *_context = _new()
 cdef const void *_kind = _fetch(NULL, "SHA256", NULL)
+if _context == NULL or _kind == NULL:
+    raise ImportError("libcrypto has no SHA-256")
 
 
 cdef class _Text:
@@ -166,8 +168,10 @@ def recorded(
     cdef str event_id, kind
     cdef int64_t schema_version
     cdef NewEvent new
-    if PyBytes_GET_SIZE(previous) != HASH_BYTES:
-        raise ValueError("not a hash")
+    if previous is None or PyBytes_GET_SIZE(previous) != HASH_BYTES:
+        raise ValueError("what is before the events is no hash")
+    if len(ids) != len(command.events):
+        raise ValueError("each event has one id")
     memcpy(chain, PyBytes_AS_STRING(previous), HASH_BYTES)
     for new in command.events:
         event_id = ids[index]

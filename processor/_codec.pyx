@@ -98,7 +98,7 @@ cdef class Decoder:
         command = None if value is None else self._plain(key, value, limits)
         return self.in_full(key, value, limits) if command is None else command
 
-    cdef Command _plain(self, key, bytes value, limits):
+    cdef Command _plain(self, bytes key, bytes value, limits):
         """The command, if nothing is wrong with it at a glance."""
         cdef Py_ssize_t size = PyBytes_GET_SIZE(value)
         cdef Command command

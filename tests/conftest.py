@@ -1,5 +1,6 @@
 """Servers for the tests that ask for them, each started once a run, and a last word on what was left out."""
 
+import sysconfig
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
@@ -21,7 +22,8 @@ settings.load_profile("tidemark")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if stale := [path.name for path in _PRODUCT.rglob("*.so") if path.stat().st_mtime < _source_time(path)]:
+    compiled = _PRODUCT.rglob(f"*{sysconfig.get_config_var('EXT_SUFFIX')}")
+    if stale := [path.name for path in compiled if path.stat().st_mtime < _source_time(path)]:
         pytest.exit(f"older than what they were compiled of: {', '.join(stale)}; `make install` compiles them", 2)
     config.stash[_LEFT_OUT] = []
     if config.pluginmanager.hasplugin("dsession"):

@@ -99,6 +99,12 @@ def test_events_and_their_hashes_are_the_same(
     assert recorded(*rest) == recorded_in_python(*rest)
 
 
+@pytest.mark.parametrize(("previous", "event_ids"), [(b"", ["a"]), (bytes(33), ["a"]), (bytes(32), [])])
+def test_events_are_made_of_nothing_that_does_not_fit(previous: bytes, event_ids: list[str]) -> None:
+    with pytest.raises(ValueError, match=r"no hash|one id"):
+        recorded(previous, Command("order-42", [NewEvent("T")]), event_ids, 0, 1, 0, 0, None)
+
+
 some_limits = st.builds(
     Limits, record_bytes=st.sampled_from([100, 250, 10_000]), events=st.integers(1, 2), depth=st.integers(2, 5),
     name_bytes=st.sampled_from([8, 40, 255]),
