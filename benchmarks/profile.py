@@ -1,8 +1,8 @@
 """Where the worker's time goes while it drains: `python -m benchmarks.profile`, with py-spy on the PATH.
 
 Samples all threads of the worker from outside and counts each sample for one stage: the one of the innermost function
-that belongs to a stage. Samples of waiting are left out. Of what is compiled, only who called it is seen: where the native
-part was built, hashing counts for deciding.
+that belongs to a stage. Samples of waiting are left out. Of what is compiled, only who called it is seen: where the
+native part was built, hashing counts for deciding.
 """
 
 import argparse
