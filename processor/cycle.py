@@ -401,7 +401,7 @@ class Cycles:
                     await commits.popleft()
                 if self._linger_s:
                     await asyncio.sleep(self._linger_s)
-                works = self._take(self._batch_size if commits else self._batch_size // _FIRST_CYCLES)
+                works = self._take(self._batch_size if commits else max(1, self._batch_size // _FIRST_CYCLES))
                 if not works:
                     self._waiting.clear()
                     continue

@@ -204,6 +204,15 @@ async def test_a_backlog_of_one_log_fills_a_cycle_beside_which_another_is_commit
     ]
 
 
+@pytest.mark.parametrize("batch_size", [1, 2, 3])
+async def test_the_smallest_cycles_have_room_for_something(bench: Bench, batch_size: int) -> None:
+    bench.use(MemoryStore(), batch_size=batch_size)
+    await bench.own()
+    bench.cycles.offer(piece(0, 3))
+    async with bench.running():
+        await bench.outlet.given.wait()
+
+
 async def test_what_others_leave_of_a_cycle_goes_to_the_log_with_a_long_line(bench: Bench) -> None:
     bench.use(MemoryStore(), batch_size=FIRST_OF_1_000)
     busy, others = LOG, [Log("default", n) for n in range(PARTITIONS) if n != LOG.partition]
