@@ -9,6 +9,7 @@ from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.stdint cimport int16_t, int32_t, int64_t
 
 from processor._buffer cimport Buffer
+from processor._uuid cimport UUID_BYTES, uuid_bytes
 from processor.messages cimport Head, RecordedEvent
 
 cdef extern from "arpa/inet.h":
@@ -18,8 +19,6 @@ cdef extern from "arpa/inet.h":
 cdef enum:
     COLUMNS = 17
     NUMBERS_BYTES = 2 + 3 * (4 + 4) + 5 * (4 + 8) + (4 + 16)
-    ID_BYTES = 16
-    ID_CHARACTERS = 36
 
 
 cdef class _Rows(Buffer):
@@ -41,19 +40,10 @@ cdef class _Rows(Buffer):
         self.plain(<int32_t>value)
 
     cdef int uuid(self, str event_id) except -1:
-        cdef Py_ssize_t size
-        cdef const char *digit = PyUnicode_AsUTF8AndSize(event_id, &size)
-        cdef unsigned char byte
-        cdef int index
-        if size != ID_CHARACTERS:
-            raise ValueError(f"{event_id!r} is no UUID")
-        self.plain(ID_BYTES)
-        for index in range(ID_BYTES):
-            if digit[0] == c'-':
-                digit += 1
-            byte = _digit(digit[0]) << 4 | _digit(digit[1])
-            self.raw(&byte, 1)
-            digit += 2
+        cdef unsigned char value[UUID_BYTES]
+        uuid_bytes(event_id, value)
+        self.plain(UUID_BYTES)
+        self.raw(value, UUID_BYTES)
         return 0
 
     cdef inline int sized(self, const char *value, Py_ssize_t size) except -1:
@@ -76,11 +66,6 @@ cdef class _Rows(Buffer):
         self.need(4)
         self.plain(-1)
         return 0
-
-
-cdef inline unsigned char _digit(char character) noexcept:
-    """Of a hexadecimal digit; letters in either case."""
-    return (character & 15) + 9 * (character >> 6)
 
 
 def copied(plans):
