@@ -221,8 +221,8 @@ class Broker(Server):
             "transaction.state.log.num.partitions": "4",
             "share.coordinator.state.topic.replication.factor": "1",
             "share.coordinator.state.topic.min.isr": "1",
-            # A segment's indexes are mapped files of that size, and the first write to each has the kernel read ahead, on
-            # some machines all of their 10 MB at once: on a virtual machine's fresh memory tens of milliseconds.
+            # A segment's indexes are mapped files of that size, and at the first write to each the kernel reads ahead,
+            # on some machines all of their 10 MB: on a virtual machine's fresh memory tens of milliseconds.
             "log.index.size.max.bytes": str(256 * 1024),
             # A node that comes back is let in once its former self has been silent for so long.
             "broker.session.timeout.ms": "1500",

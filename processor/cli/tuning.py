@@ -39,8 +39,8 @@ def tune_interpreter() -> None:
 def _keep_free_memory() -> None:
     """Of what is freed, give back to the system only what is more than some 64 MB.
 
-    Each cycle takes and frees some megabytes. By default they go back and come again, a page fault for every 4 KB, which
-    is a sixth of what commands of ten events cost. There is no such parameter where the C library is not glibc.
+    Each cycle takes and frees some megabytes. By default they go back and come again, a page fault for every 4 KB: a
+    sixth of what commands of ten events cost. There is no such parameter where the C library is not glibc.
     """
     with suppress(AttributeError, OSError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
