@@ -20,6 +20,8 @@ from benchmarks.telemetry import metered_drain, traced
 
 _TELEMETRY_TIMES = 3
 """As many drains' commands, so that there are some seconds to be scraped in."""
+_ALONE_TIMES = 3
+"""As many, as without Kafka a drain's are done within half a second, of which the first and last cycle are much."""
 
 NAMES = {"sqlite": "SQLite", "postgres": "PostgreSQL", "memory": "memory store"}
 
@@ -140,7 +142,7 @@ def _telemetry_rows(runs: Runs) -> list[Row]:
 async def stores_alone(bed: Bed, options: Options, *, kind: StoreKind) -> AsyncIterator[Experiment]:
     """The worker's cycles without Kafka against the database's bulk path."""
     yield Experiment(
-        {what: partial(alone, bed, kind, options.commands, what) for what in ("bulk", "cycles")},
+        {what: partial(alone, bed, kind, _ALONE_TIMES * options.commands, what) for what in ("bulk", "cycles")},
         lambda runs: [_rate_row(f"alone-{kind}", runs, "cycles", "bulk")],
     )
 
