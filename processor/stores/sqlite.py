@@ -440,7 +440,7 @@ class _Decided(NamedTuple):
         return {plan.log: Committed.YES if plan.log in written else Committed.FENCED for plan in self.plans}
 
     def _add(self, driver: sqlite3.Connection, good: list[tuple[int, Plan]]) -> None:
-        write(driver, ADD_EVENTS, [value for _, plan in good for value in self.rows[plan.log]], len(events.columns))
+        write(driver, ADD_EVENTS, _flat(self.rows[plan.log] for _, plan in good), len(events.columns))
         reach_from_thread(FailPoint.WITHIN_COMMIT, self.loop)
         heads = [row for tenant, plan in good for row in stream_rows(tenant, plan)]
         if _write_rows(driver, _ADD_STREAMS, heads) != len(heads):
@@ -489,7 +489,7 @@ def _write_rows(driver: sqlite3.Connection, statement: str, rows: Sequence[Row])
     return write(driver, statement, _flat(rows), len(rows[0])) if rows else 0
 
 
-def _flat(rows: Iterable[Row]) -> list[Any]:
+def _flat(rows: Iterable[Iterable[Any]]) -> list[Any]:
     return [*chain.from_iterable(rows)]
 
 
