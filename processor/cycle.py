@@ -7,7 +7,7 @@ on. Nothing is handed on to be published before the commit is known to have happ
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain, islice
 from typing import Protocol
@@ -16,7 +16,7 @@ import structlog
 from msgspec import Struct, field
 
 from processor.codec import NO_LIMITS, decode
-from processor.decide import Unread, decide, recall
+from processor.decide import Decider, Unread, recall
 from processor.errors import Misfit, StoreDamaged, StoreUnreachable
 from processor.failpoints import FailPoint, reach
 from processor.fit import SKIP_DELETED, check_first_record
@@ -47,6 +47,8 @@ REFUSED_KEPT = 8_192
 """Of a log that remembers more command ids than this, each command's is looked up in the store."""
 _LITTLE = 256
 _AT_A_STRETCH = 256
+_PIECE = 128
+"""Commands that are decided together: with all that is made of them, some 2 KB each, they stay in a core's cache."""
 _TURNS = 6
 """Of the event loop in a pause: a commit takes one for each of its steps, and the next one waits for it."""
 _CYCLES_AHEAD = 2
@@ -54,6 +56,9 @@ _FIRST_CYCLES = 4
 """A cycle beside which nothing is committed is so many times smaller: the store has something to do sooner."""
 _CAREFUL_CYCLES = 32
 """How long every event id is looked up after a presumption was wrong: clients that resend are seldom alone."""
+
+
+_Entry = tuple[Record, Decoded]
 
 
 class Outlet(Protocol):
@@ -130,7 +135,7 @@ class OwnedLog:
             weight += piece.weight
         return pieces
 
-    def heads_of(self, names: Iterable[str]) -> tuple[dict[str, Head], list[str]]:
+    def heads_of(self, names: Sequence[str]) -> tuple[dict[str, Head], list[str]]:
         """The heads that are known without asking the store, and the names of the others.
 
         As long as the log is ours, nobody else moves them.
@@ -214,22 +219,22 @@ class Meter:
 class _Work(Struct):
     """A log's share of a cycle: what was taken, read, and what came of it.
 
-    `upon` are the plans that were not known to be committed when it was taken, `heads` what was known of its streams
-    when it was read, and `unknown` the other streams: what is loaded from the store may or may not have the plans'
-    effect. `presumed`: the offsets of the commands whose event ids are not looked up; `wanted`: what is.
+    `upon` are the plans that were not known to be committed when it was taken: what is loaded from the store may or may
+    not have their effect. `decider` has decided what comes first, about which the store need not be asked. `old` are
+    records that were decided in an earlier life, `new` the others that are left, `unknown` their streams whose head is
+    not known, and `wanted` is what else to look up for them: every event id, if it is `careful`.
     """
 
     owned: OwnedLog
     start: int
     upon: list[Plan]
     taken: Slice
-    heads: dict[str, Head] = {}
+    decider: Decider
+    careful: bool
+    old: list[_Entry] = []
+    new: list[_Entry] = []
     unknown: list[str] = []
-    old: list[tuple[Record, Decoded]] = []
-    new: list[tuple[Record, Decoded]] = []
-    presumed: set[int] = field(default_factory=set)
     wanted: Wanted = field(default_factory=Wanted.nothing)
-    view: View = field(default_factory=View.empty)
     plan: Plan | None = None
     recalled: list[tuple[Record, Outcome]] = []
 
@@ -238,46 +243,85 @@ class _Work(Struct):
         """Whether what it was planned upon did not happen; its slice has been put back, or its log has left."""
         return self.start != self.owned.starts
 
+    @property
+    def is_open(self) -> bool:
+        """Whether there is something to ask the store about."""
+        return bool(self.old or self.new)
+
     async def read(self, limits: Limits, stretch: "_Stretch") -> None:
-        """Decode what was taken; may be void afterwards."""
-        again, fresh = _parted(self.taken, self.owned.tip.next_offset)
-        reply_from = self.owned.reply_from
-        self.old = await stretch.decode([record for record in again if record.offset >= reply_from], NO_LIMITS)
-        self.new = await stretch.decode(fresh, limits)
-        self.heads, self.unknown = self.owned.heads_of(streams_of(chain(self.old, self.new)))
+        """Decode what was taken; may be void afterwards. Raises `Unread`.
+
+        As long as the store need not be asked, it is decided piece by piece, while that is in the processor's cache.
+        """
+        owned = self.owned
+        again, fresh = _parted(self.taken, owned.tip.next_offset)
+        self.old = await stretch.decode([record for record in again if record.offset >= owned.reply_from], NO_LIMITS)
+        self.new = []
+        for piece in _pieces(fresh):
+            await stretch.before(len(piece))
+            if self.is_void:
+                return
+            entries = _decoded(piece, limits)
+            if self.is_open or not self._is_known(entries):
+                self.new += entries
+            else:
+                self.decider.decide(entries)
+        self.unknown = self._meet(chain(self.old, self.new)) if self.is_open else []
+
+    def _is_known(self, entries: Sequence[_Entry]) -> bool:
+        """Whether the store need not be asked; in this case the view is filled."""
+        return not self._meet(entries) and not self._doubtful(entries).is_something
+
+    def _meet(self, entries: Iterable[_Entry]) -> list[str]:
+        """Bring the streams' heads into the view; returns the names of those that are not known."""
+        heads = self.decider.view.heads
+        known, unknown = self.owned.heads_of([name for name in streams_of(entries) if name not in heads])
+        heads.update(known)
+        return unknown
+
+    def _doubtful(self, entries: Sequence[_Entry]) -> Wanted:
+        """What there is to look up, now that the heads are known. What need not be is presumed to be new."""
+        owned, view = self.owned, self.decider.view
+        presumed = set() if self.careful else presumed_new(view.heads, entries)
+        view.presumed_new |= presumed
+        return doubtful(owned.log, owned.tip.incarnation, entries, presumed, owned.refused)
 
     def with_heads(self, found: Mapping[str, Head]) -> None:
-        """Bring the heads up to what the plans before will leave."""
-        self.heads.update(found)
+        """Take over the heads that were loaded, brought up to what the plans before will leave."""
+        heads = dict(found)
         for plan in self.upon:
-            self.heads.update(plan.heads)
+            heads.update((name, plan.heads[name]) for name in self.unknown if name in plan.heads)
+        self.decider.view.heads.update(heads)
         # What the store said may be from before those plans: kept as it was, it would be taken for the head later on.
         if not self.is_void:
-            self.owned.loaded({name: self.heads[name] for name in found})
+            self.owned.loaded({name: heads[name] for name in found})
 
-    def want(self, *, careful: bool) -> None:
+    def want(self) -> None:
         """Say what there is to look up, now that the heads are known."""
         owned, incarnation = self.owned, self.owned.tip.incarnation
-        self.presumed = set() if careful else presumed_new(self.heads, self.new)
-        asked = doubtful(owned.log, incarnation, self.new, self.presumed, owned.refused)
+        asked = self._doubtful(self.new)
         if self.old:
             again = wanted(owned.log, incarnation, self.old, [record.offset for record, _ in self.old])
             for name, event_ids in asked.event_ids.items():
                 again.event_ids.setdefault(name, []).extend(event_ids)
             asked = Wanted(again.event_ids, again.commands + asked.commands, again.offsets)
-        asked.heads = self.heads
+        asked.heads = self.decider.view.heads
         self.wanted = asked
 
     def with_answers(self, found: View) -> None:
-        """Bring what was looked up to what the plans before will leave."""
-        self.view = view = View(dict(self.heads), found.known, found.refused, found.refused_at, self.presumed)
+        """Bring what was looked up to what the plans before, and what is decided already, will leave."""
+        view = self.decider.view
         for plan in self.upon:
-            view.known.update(((event.stream, event.event_id), event) for event in plan.events)
-            view.refused.update(
+            found.known.update(((event.stream, event.event_id), event) for event in plan.events)
+            found.refused.update(
                 ((refused.stream, refused.command_id), refused)
                 for refused in plan.refused
                 if refused.stream is not None and refused.command_id is not None
             )
+        view.known = found.known
+        self.decider.remember()
+        view.refused = found.refused | view.refused
+        view.refused_at = found.refused_at
 
 
 class _Stretch:
@@ -294,13 +338,12 @@ class _Stretch:
             self._records = 0
         self._records += records
 
-    async def decode(self, records: Sequence[Record], limits: Limits) -> list[tuple[Record, Decoded]]:
+    async def decode(self, records: Sequence[Record], limits: Limits) -> list[_Entry]:
         """Decode, with pauses."""
-        entries: list[tuple[Record, Decoded]] = []
-        for begin in range(0, len(records), _AT_A_STRETCH):
-            part = records[begin : begin + _AT_A_STRETCH]
-            await self.before(len(part))
-            entries += [(record, decode(record.key, record.value, limits)) for record in part]
+        entries: list[_Entry] = []
+        for piece in _pieces(records):
+            await self.before(len(piece))
+            entries += _decoded(piece, limits)
         return entries
 
 
@@ -428,10 +471,14 @@ class Cycles:
         for owned, share in self._shares(most).items():
             # To the end of the line, so that the logs take turns when there is more than a cycle holds.
             self.logs[owned.log] = self.logs.pop(owned.log)
-            works.append(_Work(owned, owned.starts, list(owned.pending), owned.take(share)))
+            decider, careful = self._decider_of(owned), self._careful_cycles > 0
+            works.append(_Work(owned, owned.starts, list(owned.pending), owned.take(share), decider, careful))
             self._at_work[owned.log] += 1
         self.wanting.set()
         return works
+
+    def _decider_of(self, owned: OwnedLog) -> Decider:
+        return Decider(self._rules, owned.log, owned.tip, View.empty())
 
     def _shares(self, room: int) -> dict[OwnedLog, int]:
         """The logs whose turn it is, and the weight of each share: what others leave of a cycle, a long line gets.
@@ -459,65 +506,63 @@ class Cycles:
         """
         ready: list[_Work] = []
         asking: list[_Work] = []
-        known = unknown = 0
         stretch = _Stretch()
+        known = unknown = 0
         for work in works:
-            if not work.is_void:
+            try:
                 await work.read(self._limits, stretch)
-            if not work.is_void:
-                known += len(work.heads)
-                unknown += len(work.unknown)
-                if not self._is_known(work):
-                    asking.append(work)
-                    continue
-            await self._settle(work, ready)
+            except Unread:
+                await self._read_again(work, stretch)
+            known += len(work.decider.view.heads)
+            unknown += len(work.unknown)
+            if work.is_open and not work.is_void:
+                asking.append(work)
+            else:
+                await self._settle(work, ready, stretch)
         meter.loading(known, unknown)
         await self._load(asking)
         meter.loaded()
         for work in asking:
             await stretch.before(len(work.taken.records))
-            await self._settle(work, ready)
+            await self._settle(work, ready, stretch)
         meter.decided()
         return ready
 
-    def _is_known(self, work: _Work) -> bool:
-        """Whether the store need not be asked; in this case the view is filled."""
-        if work.unknown:
-            return False
-        work.with_heads({})
-        work.want(careful=self._careful_cycles > 0)
-        if work.wanted.is_something:
-            return False
-        work.with_answers(View.empty())
-        return True
+    async def _read_again(self, work: _Work, stretch: _Stretch) -> None:
+        """Start over, with every event id looked up."""
+        work.careful = True
+        work.decider = self._decider_of(work.owned)
+        await work.read(self._limits, stretch)
 
-    async def _settle(self, work: _Work, ready: list[_Work]) -> None:
-        if not work.is_void and await self._plan_surely(work):
+    async def _settle(self, work: _Work, ready: list[_Work], stretch: _Stretch) -> None:
+        if not work.is_void and await self._plan_surely(work, stretch):
             ready.append(work)
         else:
             await self._let_go(work)
 
-    async def _plan_surely(self, work: _Work) -> bool:
+    async def _plan_surely(self, work: _Work, stretch: _Stretch) -> bool:
         try:
             return self._plan(work)
         except Unread:
-            work.want(careful=True)
-            await self._look_up([work])
+            await self._read_again(work, stretch)
+            await self._load([work])
             return not work.is_void and self._plan(work)
 
     def _plan(self, work: _Work) -> bool:
-        owned, before, view = work.owned, work.owned.tip, work.view
+        owned, before, decider = work.owned, work.owned.tip, work.decider
         try:
             if work.taken.records:
                 check_first_record(owned.log, before, work.taken.records[0])
             work.recalled = [
-                (record, recall(owned.log, before.incarnation, view, record, decoded)) for record, decoded in work.old
+                (record, recall(owned.log, before.incarnation, decider.view, record, decoded))
+                for record, decoded in work.old
             ]
         except Misfit as misfit:
             self._lose(owned, misfit)
             return False
         if work.taken.end > before.next_offset:
-            work.plan = decide(self._rules, owned.log, before, view, work.new, work.taken.end)
+            decider.decide(work.new)
+            work.plan = decider.plan(work.taken.end)
             owned.planned(work.plan)
         return True
 
@@ -533,7 +578,7 @@ class Cycles:
         results = await self._commit(plans)
         meter.committed(plans, results)
         if Committed.TAKEN in results.values():
-            if not any(work.presumed for work in standing):
+            if not any(work.decider.view.presumed_new for work in standing):
                 raise StoreDamaged("the store knows event ids by its index that it does not find when asked for them")
             self._careful_cycles = _CAREFUL_CYCLES
         for work in standing:
@@ -583,10 +628,8 @@ class Cycles:
         )
         for work in beginning:
             work.with_heads(found[work.owned.log].heads)
-            work.want(careful=self._careful_cycles > 0)
-        await self._look_up(works)
-
-    async def _look_up(self, works: list[_Work]) -> None:
+        for work in works:
+            work.want()
         found = await self._ask({work.owned.log: work.wanted for work in works if work.wanted.is_something})
         for work in works:
             work.with_answers(found.get(work.owned.log) or View.empty())
@@ -649,6 +692,15 @@ def _joined(pieces: Sequence[Slice]) -> Slice:
         return first
     records = [record for piece in pieces for record in piece.records]
     return Slice(first.log, first.seek, first.begin, pieces[-1].end, records)
+
+
+def _pieces(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
+    for begin in range(0, len(records), _PIECE):
+        yield records[begin : begin + _PIECE]
+
+
+def _decoded(records: Iterable[Record], limits: Limits) -> list[_Entry]:
+    return [(record, decode(record.key, record.value, limits)) for record in records]
 
 
 def _parted(piece: Slice, decided: int) -> tuple[Sequence[Record], Sequence[Record]]:

@@ -5,10 +5,11 @@ cimport cython
 from processor cimport messages
 
 
-cdef class _Decider:
+cdef class Decider:
     cdef object rules
     cdef object log
-    cdef messages.View view
+    cdef object before
+    cdef public messages.View view
     cdef object incarnation
     cdef object next_position
     cdef object streams
@@ -16,13 +17,19 @@ cdef class _Decider:
     cdef object log_time_ms
     cdef dict changed
     cdef list events
+    cdef Py_ssize_t remembered
     cdef list refused
+    cdef list answers
 
-    cdef decide(self, record, decoded)
+    cdef _decide(self, record, decoded)
     cdef _by_record(self, record, decoded)
     cdef _misplaced(self, key, stream)
-    @cython.locals(ids=list, known=dict, stored=list)
+    @cython.locals(ids=list, stored=list)
     cdef _by_state(self, record, messages.Command command, time_ms)
+    @cython.locals(known=dict)
+    cdef list _stored(self, messages.Command command, list ids)
+    @cython.locals(known=dict, events=list, event=messages.RecordedEvent)
+    cpdef remember(self)
     cdef _refused_before(self, record, messages.Command command)
     @cython.locals(head=messages.Head)
     cdef bint _holds(self, messages.Command command)

@@ -76,20 +76,10 @@ def decide(
     `view` holds all that the entries' `Wanted` names, save what `presumed_new` excuses, and is brought up to date.
     `next_offset` is where the log goes on after them. Raises `Unread`.
     """
-    decider = _Decider(rules, log, before, view)
-    answers = [(record, decider.decide(record, decoded)) for record, decoded in entries]
-    last = answers[-1][0] if answers else None
-    after = replace(
-        before,
-        next_offset=next_offset,
-        next_position=decider.next_position,
-        streams=decider.streams,
-        chain=decider.chain,
-        log_time_ms=decider.log_time_ms,
-        last_offset=last.offset if last else before.last_offset,
-        last_digest=fingerprint(last) if last else before.last_digest,
-    )
-    return Plan(log, before, after, decider.changed, decider.events, decider.refused, answers)
+    decider = Decider(rules, log, before, view)
+    decider.decide(entries)
+    decider.remember()
+    return decider.plan(next_offset)
 
 
 def recall(log: Log, incarnation: int, view: View, record: Record, decoded: Decoded) -> Outcome:
@@ -171,12 +161,13 @@ def _appended(
     )
 
 
-class _Decider:
-    """The fold: one log, from one checkpoint on."""
+class Decider:
+    """The fold: one log, from one checkpoint on, `decide`d some records at a time."""
 
     def __init__(self, rules: Rules, log: Log, before: Checkpoint, view: View) -> None:
         self.rules = rules
         self.log = log
+        self.before = before
         self.view = view
         self.incarnation = before.incarnation
         self.next_position = before.next_position
@@ -185,9 +176,31 @@ class _Decider:
         self.log_time_ms = before.log_time_ms
         self.changed: dict[str, Head] = {}
         self.events: list[RecordedEvent] = []
+        self.remembered = 0
         self.refused: list[RefusedCommand] = []
+        self.answers: list[tuple[Record, Outcome]] = []
 
-    def decide(self, record: Record, decoded: Decoded) -> Outcome:
+    def decide(self, entries: Iterable[tuple[Record, Decoded]]) -> None:
+        """Decide the records that come next. Raises `Unread`: what was decided before is of no use then."""
+        self.answers += [(record, self._decide(record, decoded)) for record, decoded in entries]
+
+    def plan(self, next_offset: int) -> Plan:
+        """What all that was decided comes to; the log goes on at `next_offset`."""
+        before, answers = self.before, self.answers
+        last = answers[-1][0] if answers else None
+        after = replace(
+            before,
+            next_offset=next_offset,
+            next_position=self.next_position,
+            streams=self.streams,
+            chain=self.chain,
+            log_time_ms=self.log_time_ms,
+            last_offset=last.offset if last else before.last_offset,
+            last_digest=fingerprint(last) if last else before.last_digest,
+        )
+        return Plan(self.log, before, after, self.changed, self.events, self.refused, answers)
+
+    def _decide(self, record: Record, decoded: Decoded) -> Outcome:
         timestamp = record.timestamp
         if timestamp is None or not 0 <= timestamp <= _LAST_TIME_MS:
             timestamp = self.log_time_ms
@@ -243,12 +256,11 @@ class _Decider:
         if before is not None:
             self._remember(before)
             return before
-        known = self.view.known
-        stored = [known[key] for event_id in ids if (key := (command.stream, event_id)) in known]
         if record.offset in self.view.presumed_new:
-            if stored or not self._holds(command):
+            if not self._holds(command):
                 raise Unread
         else:
+            stored = self._stored(command, ids)
             refusal = self._refuse(record, command, stored)
             if refusal is not None:
                 self._remember(refusal, command)
@@ -256,6 +268,19 @@ class _Decider:
             if stored:
                 return self._duplicate(record, command, ids, stored)
         return _appended(Accepted, self.log, record, command, ids, self._append(record, command, ids, time_ms))
+
+    def _stored(self, command: Command, ids: list[str]) -> list[RecordedEvent]:
+        """The events that have these ids already, in the order of the ids."""
+        self.remember()
+        known = self.view.known
+        return [known[key] for event_id in ids if (key := (command.stream, event_id)) in known]
+
+    def remember(self) -> None:
+        """Bring the view's known events up to date, which no command that is presumed to be new asks for."""
+        known, events = self.view.known, self.events
+        for event in events[self.remembered :]:
+            known[event.stream, event.event_id] = event
+        self.remembered = len(events)
 
     def _duplicate(self, record: Record, command: Command, ids: list[str], stored: list[RecordedEvent]) -> Outcome:
         outcome = _appended(Duplicate, self.log, record, command, ids, stored)
@@ -328,9 +353,6 @@ class _Decider:
             self.chain, command, ids, head.version, self.next_position, time_ms, record.offset,
             _traceparent(record) if record.headers else None,
         )  # fmt: skip
-        known = self.view.known
-        for event in events:
-            known[stream, event.event_id] = event
         self.events += events
         self.next_position += len(events)
         self.chain = events[-1].hash

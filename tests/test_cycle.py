@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from processor.cycle import CycleMeter, Cycles, Meter, OwnedLog, _Work
+from processor.decide import Decider
 from processor.errors import Misfit, StoreDamaged, StoreUnreachable
 from processor.messages import Accepted, Checkpoint, Head, Limits, Log, Plan, Publication, Rules, Slice, View, Wanted
 from processor.partition import partition_of
@@ -559,8 +560,10 @@ async def test_a_head_that_was_read_before_the_plan_upon_it_was_committed_is_not
     owned = await bench.own()
     before = owned.checkpoint
     upon = Plan(LOG, before, before, {STREAM: Head(1, 5)}, [], [], [])
-    _Work(owned, 0, [upon], piece(0)).with_heads({STREAM: Head(1, 4)})
+    decider = Decider(Rules(1), LOG, before, View.empty())
+    work = _Work(owned, 0, [upon], piece(0), decider, careful=False, unknown=[STREAM])
+    work.with_heads({STREAM: Head(1, 4)})
     assert owned.heads_of([STREAM]) == ({STREAM: Head(1, 5)}, [])
     owned.start_over()
-    _Work(owned, 0, [upon], piece(0)).with_heads({STREAM: Head(1, 4)})
+    work.with_heads({STREAM: Head(1, 4)})
     assert owned.heads_of([STREAM]) == ({}, [STREAM])

@@ -102,12 +102,13 @@ def by_presumption(past: Past, records: list[SomeRecord]) -> Plan | None:
     presumptions = presumed_new(past.heads, entries)
     remembered = {it.command_id for it in past.refused if it.command_id}
     view = restricted(past, doubtful(LOG, 0, entries, presumptions, remembered), presumptions)
-    known = past.view().known
+    known = past.view().known.keys()
     try:
         plan = decide(RULES, LOG, past.checkpoint, view, entries, records[-1].offset + 1)
     except Unread:
         return None
-    return None if any((it.stream, it.event_id) in known for it in plan.events) else plan
+    written = {(it.stream, it.event_id) for it in plan.events}
+    return plan if len(written) == len(plan.events) and written.isdisjoint(known) else None
 
 
 @given(st.lists(_command(), max_size=12), st.lists(_command(), min_size=1, max_size=8))

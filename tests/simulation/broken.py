@@ -11,6 +11,7 @@ from processor.errors import StoreUnreachable
 from processor.kafka.outgoing import Outgoing
 from processor.messages import Checkpoint, Head, Log, Plan, View, Wanted
 from processor.store import Committed
+from processor.stores.memory import known_keys
 from tests.simulation.chance import Chance
 from tests.simulation.link import Link
 from tests.simulation.outbound import SimulatedOutbound
@@ -51,7 +52,7 @@ class _CheckpointApart(StoreClient):
             log = self.shared._logs[plan.log]
             checkpoint = log.checkpoint
             if _place(checkpoint) == _place(plan.before):
-                log.apply(plan)
+                log.apply(plan, known_keys(plan))
                 log.checkpoint = checkpoint
 
     async def _write_checkpoints(self, plans: Sequence[Plan]) -> dict[Log, Committed]:
@@ -113,7 +114,8 @@ class _Hasty(SimulatedOutbound):
         await asyncio.gather(*(send(topic, partition, [item], encode) for item in items))
 
 
-_planned, _start_over, _with_answers = OwnedLog.planned, OwnedLog.start_over, _Work.with_answers
+_planned, _start_over = OwnedLog.planned, OwnedLog.start_over
+_with_heads, _with_answers = _Work.with_heads, _Work.with_answers
 
 
 def _planned_and_dropped(owned: OwnedLog, plan: Plan) -> None:
@@ -125,10 +127,8 @@ def _planned_and_dropped(owned: OwnedLog, plan: Plan) -> None:
 
 def _loaded_as_found(work: _Work, found: Mapping[str, Head]) -> None:
     """Keep heads as the store has told them, whatever was about to be committed."""
+    _with_heads(work, found)
     work.owned.loaded(found)
-    work.heads.update(found)
-    for plan in work.upon:
-        work.heads.update(plan.heads)
 
 
 def _answered_without_plans(work: _Work, found: View) -> None:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from processor.errors import StoreUnreachable
 from processor.messages import Checkpoint, Log, Plan, RecordedEvent, View, Wanted
 from processor.store import Committed, StreamInfo, Usage
-from processor.stores.memory import MemoryStore, _place
+from processor.stores.memory import MemoryStore, _place, known_keys
 from tests.simulation.chance import Chance
 from tests.simulation.checker import Checker
 from tests.simulation.link import Link
@@ -53,7 +53,7 @@ class SharedStore(MemoryStore):
     def knows_one_of(self, plans: Sequence[Plan]) -> bool:
         """Whether an event that a plan would add is in its stream already."""
         standing = [plan for plan in plans if _place(self._logs[plan.log].checkpoint) == _place(plan.before)]
-        return any(self._logs[plan.log].knows(event) for plan in standing for event in plan.events)
+        return any(self._logs[plan.log].knows_one_of(known_keys(plan)) for plan in standing)
 
     async def write(self, plans: Sequence[Plan]) -> dict[Log, Committed]:
         """Commit what can be committed, unseen by the checker."""

@@ -226,6 +226,16 @@ async def test_an_event_id_that_is_taken_is_found_when_it_is_written_and_nothing
     await commit(store, LOG, done.after, ship(LOG, 9_000))
 
 
+async def test_an_event_id_that_is_in_a_plan_twice_is_found_when_it_is_written(store: Store) -> None:
+    before = await claim(store)
+    records = [record(offset, ship(LOG, 1, expected_version=offset)) for offset in range(2)]
+    entries = [(it, decode(it.key, it.value, Limits())) for it in records]
+    unknowing = decide(RULES, LOG, before, View({}, {}, {}, {}, {0, 1}), entries, 2)
+    assert len(unknowing.events) == 2
+    assert await store.commit([unknowing]) == {LOG: Committed.TAKEN}
+    assert await whole_log(store) == []
+
+
 async def test_a_plan_beside_one_with_a_taken_event_id_is_written_or_is_taken_too(store: Store) -> None:
     before = await store.claim([LOG, OTHER])
     done = await commit(store, LOG, before[LOG], ship(LOG, 1))
