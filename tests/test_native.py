@@ -22,7 +22,7 @@ from processor.lookup import presumed_new
 from processor.messages import Command, Head, Limits, Log, NewEvent, Plan, RecordedEvent
 from processor.stores import postgres
 from processor.stores.rows import Row, event_rows
-from processor.stores.sqlite import event_values, event_values_in_python
+from processor.stores.sqlite import event_lists, event_lists_in_python
 from processor.stores.tables import events
 from tests.records import RULES, SomeRecord, command, event, record
 from tests.test_codec import json_values, text
@@ -167,10 +167,12 @@ def a_plan(given_commands: list[Command], most: int) -> Plan:
 highest = st.sampled_from([1_000, 2**31, 2**63 - 1])
 
 
-@given(st.lists(commands, min_size=1, max_size=4), highest)
-def test_rows_for_sqlite_are_the_same(given_commands: list[Command], most: int) -> None:
+@given(st.lists(commands, min_size=1, max_size=4), highest, st.sampled_from([1, 2, 4, 1_024]))
+def test_rows_for_sqlite_are_the_same(given_commands: list[Command], most: int, at_once: int) -> None:
     plan = a_plan(given_commands, most)
-    assert rows(event_values(7, plan)) == rows(event_values_in_python(7, plan))
+    for plans in ([], [(7, plan)], [(7, plan), (8, plan)]):
+        compiled_lists, lists = (by(plans, at_once) for by in (event_lists, event_lists_in_python))
+        assert [*map(rows, compiled_lists)] == [*map(rows, lists)]
 
 
 def copied_by_hand(row: Row) -> bytes:
@@ -203,6 +205,6 @@ def test_an_id_that_is_no_uuid_makes_no_row() -> None:
     plan.events = [replace(it, event_id="not-a-uuid") for it in plan.events]
     assert postgres.copied is not None
     with pytest.raises(ValueError, match="no UUID"):
-        event_values(7, plan)
+        event_lists([(7, plan)], 1)
     with pytest.raises(ValueError, match="no UUID"):
         postgres.copied([(7, plan)])

@@ -1,5 +1,6 @@
+from collections.abc import Sequence
 from typing import Any
 
 from processor.messages import Plan
 
-def event_values(tenant: int, plan: Plan) -> list[Any]: ...
+def event_lists(plans: Sequence[tuple[int, Plan]], most: int) -> list[list[Any]]: ...

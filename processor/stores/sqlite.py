@@ -292,13 +292,14 @@ class SqliteStore:
         tenants = self._tenants
         if not tenants.keys() >= {log.tenant for log in logs}:
             tenants = await self._alone(lambda connection: self._tenants_of(connection, logs))
+        known = [(tenants[plan.log.tenant], plan) for plan in plans if plan.log.tenant in tenants]
         # The rows are made here, where they are waited for by nobody: the thread has enough to do.
-        rows = {plan.log: event_values(tenants[plan.log.tenant], plan) for plan in plans if plan.log.tenant in tenants}
-        decided = _Decided(self._path, tenants, plans, rows, asyncio.get_running_loop())
+        decided = _Decided(self._path, known, event_lists(known, _CHUNK), asyncio.get_running_loop())
         try:
-            return await self._alone(lambda connection: in_thread(connection, decided.commit))
+            written = await self._alone(lambda connection: in_thread(connection, decided.commit))
         except _EventIdTaken:
             return dict.fromkeys(logs, Committed.TAKEN)
+        return {log: Committed.YES if log in written else Committed.FENCED for log in logs}
 
     async def acknowledge(self, acknowledged: Mapping[Log, Checkpoint]) -> None:
         await self._write(lambda connection: self._acknowledge(connection, acknowledged))
@@ -416,31 +417,36 @@ def _fill(driver: sqlite3.Connection, views: Views) -> None:
 
 
 class _Decided(NamedTuple):
-    """Plans to be committed in one transaction; `rows` are those of their events, `loop` is the worker's."""
+    """Plans, each with its tenant's number, to be committed in one transaction.
+
+    `rows` are those of their events, divided as `_divided` does; `loop` is the worker's.
+    """
 
     path: str
-    tenants: Mapping[str, int]
-    plans: Sequence[Plan]
-    rows: Mapping[Log, list[Any]]
+    plans: list[tuple[int, Plan]]
+    rows: list[list[Any]]
     loop: asyncio.AbstractEventLoop
 
-    def commit(self, driver: sqlite3.Connection) -> dict[Log, Committed]:
-        """Commit those whose log stands where they begin. What fails is rolled back when the connection is let go."""
+    def commit(self, driver: sqlite3.Connection) -> set[Log]:
+        """Commit those whose log stands where they begin, and return which they are.
+
+        What fails is rolled back when the connection is let go.
+        """
+        good, rows = self.plans, self.rows
         driver.execute("BEGIN IMMEDIATE")
-        good = [(self.tenants[plan.log.tenant], plan) for plan in self.plans if plan.log.tenant in self.tenants]
         if _move(driver, good) < len(good):
             driver.rollback()
             driver.execute("BEGIN IMMEDIATE")
             good = _standing(driver, good)
+            rows = event_lists(good, _CHUNK)
             _move(driver, good)
         reach_from_thread(FailPoint.WITHIN_COMMIT, self.loop)
-        self._add(driver, good)
+        self._add(driver, good, rows)
         driver.commit()
-        written = {plan.log for _, plan in good}
-        return {plan.log: Committed.YES if plan.log in written else Committed.FENCED for plan in self.plans}
+        return {plan.log for _, plan in good}
 
-    def _add(self, driver: sqlite3.Connection, good: list[tuple[int, Plan]]) -> None:
-        write(driver, ADD_EVENTS, _flat(self.rows[plan.log] for _, plan in good), len(events.columns))
+    def _add(self, driver: sqlite3.Connection, good: list[tuple[int, Plan]], rows: list[list[Any]]) -> None:
+        _write_all(driver, ADD_EVENTS, rows, len(events.columns))
         reach_from_thread(FailPoint.WITHIN_COMMIT, self.loop)
         heads = [row for tenant, plan in good for row in stream_rows(tenant, plan)]
         if _write_rows(driver, _ADD_STREAMS, heads) != len(heads):
@@ -467,22 +473,27 @@ def _standing(driver: sqlite3.Connection, plans: Sequence[tuple[int, Plan]]) -> 
     ]
 
 
-def event_values_in_python(tenant: int, plan: Plan) -> list[Any]:
-    """The rows of a plan's events, value after value, as sqlite3 binds them soonest."""
-    return _flat(event_rows(tenant, plan, TYPES))
+def event_lists_in_python(plans: Sequence[tuple[int, Plan]], most: int) -> list[list[Any]]:
+    """The rows of plans' events, value after value, as sqlite3 binds them soonest, divided as `_divided` does."""
+    rows = [row for tenant, plan in plans for row in event_rows(tenant, plan, TYPES)]
+    return _divided(_flat(rows), len(events.columns), most)
 
 
 try:
     from processor.stores import _sqlite
 except ImportError:
-    event_values = event_values_in_python
+    event_lists = event_lists_in_python
 else:
-    event_values = _sqlite.event_values
+    event_lists = _sqlite.event_lists
 
 
 def write(driver: sqlite3.Connection, statement: str, values: list[Any], width: int) -> int:
     """Run a statement with rows of `width`, given value after value; returns how many rows were written."""
-    return sum(driver.execute(text, part).rowcount for text, part in _filled(statement, values, width))
+    return _write_all(driver, statement, _divided(values, width), width)
+
+
+def _write_all(driver: sqlite3.Connection, statement: str, divided: list[list[Any]], width: int) -> int:
+    return sum(driver.execute(_text(statement, len(part) // width, width), part).rowcount for part in divided)
 
 
 def _write_rows(driver: sqlite3.Connection, statement: str, rows: Sequence[Row]) -> int:
@@ -502,16 +513,21 @@ def _look_up(driver: sqlite3.Connection, query: str, rows: Sequence[Row]) -> lis
     """What a query finds for rows."""
     if not rows:
         return []
-    filled = _filled(query, _flat(rows), len(rows[0]))
-    return [found for text, part in filled for found in driver.execute(text, part).fetchall()]
+    width = len(rows[0])
+    return [
+        found
+        for part in _divided(_flat(rows), width)
+        for found in driver.execute(_text(query, len(part) // width, width), part).fetchall()
+    ]
 
 
-def _filled(statement: str, values: list[Any], width: int) -> Iterator[tuple[str, list[Any]]]:
-    """A statement that takes rows, and what it takes, for as often as need be."""
-    for start in range(0, len(values), _CHUNK * width):
-        part = values[start : start + _CHUNK * width]
-        rows = 1 << (len(part) // width - 1).bit_length()
-        yield _text(statement, rows, width), part + [TYPES.null] * (rows * width - len(part))
+def _divided(values: list[Any], width: int, most: int = _CHUNK) -> list[list[Any]]:
+    """Rows of `width`, given value after value, for as many statements as need be: a power of two for each."""
+    parts = [values[start : start + most * width] for start in range(0, len(values), most * width)]
+    for part in parts:
+        rows = len(part) // width
+        part += [TYPES.null] * (((1 << (rows - 1).bit_length()) - rows) * width)
+    return parts
 
 
 @cache
