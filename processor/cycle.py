@@ -437,10 +437,12 @@ class Cycles:
         a cycle holds, one more is decided before it is its turn to commit, so that neither side waits for the other.
         """
         commits: deque[asyncio.Task[None]] = deque()
+        turn = asyncio.Event()
+        turn.set()
         try:
             while True:
                 await self._waiting.wait()
-                while commits and commits[0].done():
+                while commits and (commits[0].done() or len(commits) > (2 if self._is_behind else 1)):
                     await commits.popleft()
                 if self._linger_s:
                     await asyncio.sleep(self._linger_s)
@@ -450,10 +452,11 @@ class Cycles:
                     continue
                 meter = self._meter.cycle([work.taken for work in works])
                 ready = await self._decide(works, meter)
-                while len(commits) >= (2 if self._is_behind else 1):
-                    await commits.popleft()
-                commits.append(asyncio.create_task(self._commit_after(commits[-1] if commits else None, ready, meter)))
+                mine, turn = turn, asyncio.Event()
+                commits.append(asyncio.create_task(self._commit_in_turn(mine, turn, ready, meter)))
                 commits[-1].add_done_callback(lambda _: self._waiting.set())
+                # If it is its turn, the commit begins before more is decided.
+                await asyncio.sleep(0)
         finally:
             for commit in commits:
                 commit.cancel()
@@ -566,12 +569,21 @@ class Cycles:
             owned.planned(work.plan)
         return True
 
-    async def _commit_after(self, before: asyncio.Task[None] | None, works: list[_Work], meter: CycleMeter) -> None:
-        if before is not None:
-            await before
-        await self._commit_all(works, meter)
+    async def _commit_in_turn(
+        self, mine: asyncio.Event, following: asyncio.Event, works: list[_Work], meter: CycleMeter
+    ) -> None:
+        await mine.wait()
+        publications = await self._commit_all(works, meter)
+        following.set()
+        # The next commit begins before this one's records are made: that takes its time, which the store would idle.
+        await asyncio.sleep(0)
+        for outlet, publication in publications:
+            outlet.put(publication)
+        for work in works:
+            await self._let_go(work)
 
-    async def _commit_all(self, works: list[_Work], meter: CycleMeter) -> None:
+    async def _commit_all(self, works: list[_Work], meter: CycleMeter) -> list[tuple[Outlet, Publication]]:
+        """Commit what still stands; returns what is to be published where."""
         standing = [work for work in works if not work.is_void]
         plans = {work.owned.log: work.plan for work in standing if work.plan is not None}
         meter.committing()
@@ -581,15 +593,18 @@ class Cycles:
             if not any(work.decider.view.presumed_new for work in standing):
                 raise StoreDamaged("the store knows event ids by its index that it does not find when asked for them")
             self._careful_cycles = _CAREFUL_CYCLES
-        for work in standing:
-            if not work.is_void:
-                self._finish(work, results.get(work.owned.log, Committed.YES))
-        for work in works:
-            await self._let_go(work)
+        left = [work for work in standing if not work.is_void]
+        finished = [self._finish(work, results.get(work.owned.log, Committed.YES)) for work in left]
         if Committed.BUSY in results.values():
             await asyncio.sleep(_BUSY_PAUSE_S)
+        return [
+            (work.owned.outlet, publication)
+            for work, publication in zip(left, finished, strict=True)
+            if publication is not None
+        ]
 
-    def _finish(self, work: _Work, committed: Committed) -> None:
+    def _finish(self, work: _Work, committed: Committed) -> Publication | None:
+        """Go on from how a commit ended; returns what is to be published."""
         owned, plan = work.owned, work.plan
         if committed is Committed.FENCED:
             self._lose(owned, None)
@@ -597,15 +612,14 @@ class Cycles:
             owned.start_over()
         else:
             owned.finished(plan)
-            owned.outlet.put(
-                Publication(
-                    events=plan.events if plan else [],
-                    answers=work.recalled + (plan.answers if plan else []),
-                    next_offset=work.taken.end,
-                    last_position=owned.checkpoint.next_position - 1,
-                    weight=work.taken.weight,
-                )
+            return Publication(
+                events=plan.events if plan else [],
+                answers=work.recalled + (plan.answers if plan else []),
+                next_offset=work.taken.end,
+                last_position=owned.checkpoint.next_position - 1,
+                weight=work.taken.weight,
             )
+        return None
 
     def _lose(self, owned: OwnedLog, why: Misfit | None) -> None:
         owned.start_over()

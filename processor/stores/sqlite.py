@@ -526,7 +526,7 @@ def _divided(values: list[Any], width: int, most: int = _CHUNK) -> list[list[Any
     parts = [values[start : start + most * width] for start in range(0, len(values), most * width)]
     for part in parts:
         rows = len(part) // width
-        part += [TYPES.null] * (((1 << (rows - 1).bit_length()) - rows) * width)
+        part.extend([TYPES.null] * (((1 << (rows - 1).bit_length()) - rows) * width))
     return parts
 
 
