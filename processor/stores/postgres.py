@@ -25,6 +25,7 @@ from processor.failpoints import FailPoint, reach
 from processor.messages import Checkpoint, Log, Plan, RecordedEvent, View, Wanted
 from processor.store import Committed, StreamInfo, Usage
 from processor.stores import grants, reads, schema
+from processor.stores.aside import Aside
 from processor.stores.connections import connections_of
 from processor.stores.rows import Row, Types, event_rows, refused_rows, stream_rows
 from processor.stores.tables import CHECKPOINT, KNOWN, REMEMBERED, checkpoints, events, refused, streams
@@ -288,6 +289,9 @@ class PostgresStore:
             "default_transaction_read_only": "on" if read_only else "off",
         }
         self._writers = make_engine(url, _WRITERS, {**settings, **_WRITER_SETTINGS})
+        # A large commit takes half a dozen round trips, each of which would wait for what is decided meanwhile.
+        self._aside = Aside()
+        self._copier = make_engine(url, 1, {**settings, **_WRITER_SETTINGS})
         self._readers = make_engine(url, _READERS, {**settings, **_READER_SETTINGS})
         # One at a time: an acknowledgement must not keep a commit of the same worker from its checkpoint.
         self._writing = asyncio.Lock()
@@ -299,13 +303,13 @@ class PostgresStore:
             await self._read(grants.check_role)
 
     async def close(self) -> None:
-        for engine in (self._readers, self._writers):
-            with suppress(SQLAlchemyError, *_DRIVER_ERRORS):
-                await engine.dispose()
+        await _dispose(self._readers)
+        await _dispose(self._writers)
+        await self._aside.stop(lambda: _dispose(self._copier))
 
     async def examine(self) -> Usage:
         found = await self._read(self._examine)
-        return Usage(found, *connections_of(self._readers, self._writers))
+        return Usage(found, *connections_of(self._readers, self._writers, self._copier))
 
     async def _examine(self, connection: AsyncConnection) -> int:
         await schema.check(connection, self._partitions)
@@ -345,12 +349,18 @@ class PostgresStore:
         return views.by_log
 
     async def commit(self, plans: Sequence[Plan]) -> dict[Log, Committed]:
-        async with self._writing, self._driver() as driver:
+        async with self._writing:
+            if _is_small(plans):
+                return await self._commit_over(self._writers, plans)
+            return await self._aside.run(self._commit_over(self._copier, plans))
+
+    async def _commit_over(self, engine: AsyncEngine, plans: Sequence[Plan]) -> dict[Log, Committed]:
+        async with self._driver(engine) as driver:
             tenants = await self._tenants_of(driver, [plan.log for plan in plans])
             numbered = [(tenants[plan.log.tenant], plan) for plan in plans if plan.log.tenant in tenants]
-            small = sum(len(plan.events) for plan in plans) <= _FEW_EVENTS
+            at_once = _is_small(plans) and len(numbered) == len(plans)
             try:
-                if small and len(numbered) == len(plans) and await _write(driver, numbered, _event_rows(numbered)):
+                if at_once and await _write(driver, numbered, _event_rows(numbered)):
                     return dict.fromkeys((plan.log for plan in plans), Committed.YES)
                 async with driver.transaction():
                     ended = await _commit(driver, numbered)
@@ -408,10 +418,10 @@ class PostgresStore:
     # --- connections
 
     @asynccontextmanager
-    async def _driver(self) -> AsyncIterator[asyncpg.Connection]:
+    async def _driver(self, engine: AsyncEngine | None = None) -> AsyncIterator[asyncpg.Connection]:
         """A connection of asyncpg itself, without a transaction: statements for which each round trip counts."""
         with faults(self._place):
-            async with self._writers.connect() as connection:
+            async with (engine or self._writers).connect() as connection:
                 try:
                     yield (await connection.get_raw_connection()).driver_connection
                 except BaseException:
@@ -446,13 +456,17 @@ async def _commit(driver: asyncpg.Connection, plans: Sequence[tuple[int, Plan]])
             ended[plan.log] = Committed.YES
         else:
             ended[plan.log] = Committed.BUSY if key not in held and seen.get(key) == before else Committed.FENCED
-    is_large = sum(len(plan.events) for _, plan in good) > _FEW_EVENTS
-    if is_large:
+    is_small = _is_small(plan for _, plan in good)
+    if not is_small:
         await _copy(driver, good)
     await reach(FailPoint.WITHIN_COMMIT)
-    if good and not await _write(driver, good, [] if is_large else _event_rows(good)):
+    if good and not await _write(driver, good, _event_rows(good) if is_small else []):
         raise StoreDamaged("a checkpoint changed while its row was locked")
     return ended
+
+
+def _is_small(plans: Iterable[Plan]) -> bool:
+    return sum(len(plan.events) for plan in plans) <= _FEW_EVENTS
 
 
 async def _look_up(driver: asyncpg.Connection, query: str, rows: Sequence[Row]) -> list[Any]:
@@ -535,6 +549,11 @@ def make_engine(
         pool_timeout=_POOL_TIMEOUT_S,
         isolation_level="AUTOCOMMIT",
     )
+
+
+async def _dispose(engine: AsyncEngine) -> None:
+    with suppress(SQLAlchemyError, *_DRIVER_ERRORS):
+        await engine.dispose()
 
 
 @contextmanager
