@@ -48,7 +48,7 @@ REFUSED_KEPT = 8_192
 _LITTLE = 256
 _AT_A_STRETCH = 256
 _PIECE = 128
-"""Commands that are decided together: with all that is made of them, some 2 KB each, they stay in a core's cache."""
+"""The weight of what is decided together: all that is made of it, some 2 KB for each, stays in a core's cache."""
 _TURNS = 6
 """Of the event loop in a pause: a commit takes one for each of its steps, and the next one waits for it."""
 _CYCLES_AHEAD = 2
@@ -255,10 +255,14 @@ class _Work(Struct):
         """
         owned = self.owned
         again, fresh = _parted(self.taken, owned.tip.next_offset)
-        self.old = await stretch.decode([record for record in again if record.offset >= owned.reply_from], NO_LIMITS)
+        again = [record for record in again if record.offset >= owned.reply_from]
+        self.old = []
+        for weight, piece in _pieces(again, self.taken):
+            await stretch.before(weight)
+            self.old += _decoded(piece, NO_LIMITS)
         self.new = []
-        for piece in _pieces(fresh):
-            await stretch.before(len(piece))
+        for weight, piece in _pieces(fresh, self.taken):
+            await stretch.before(weight)
             if self.is_void:
                 return
             entries = _decoded(piece, limits)
@@ -328,23 +332,15 @@ class _Stretch:
     """How much was decided without a pause: what waits for an answer only, as a commit does, goes on now and then."""
 
     def __init__(self) -> None:
-        self._records = 0
+        self._weight = 0
 
-    async def before(self, records: int) -> None:
-        """Pause if it is time to."""
-        if self._records >= _AT_A_STRETCH:
+    async def before(self, weight: int) -> None:
+        """Pause if it is time to, before so much more."""
+        if self._weight >= _AT_A_STRETCH:
             for _ in range(_TURNS):
                 await asyncio.sleep(0)
-            self._records = 0
-        self._records += records
-
-    async def decode(self, records: Sequence[Record], limits: Limits) -> list[_Entry]:
-        """Decode, with pauses."""
-        entries: list[_Entry] = []
-        for piece in _pieces(records):
-            await self.before(len(piece))
-            entries += _decoded(piece, limits)
-        return entries
+            self._weight = 0
+        self._weight += weight
 
 
 class Cycles:
@@ -526,7 +522,7 @@ class Cycles:
         await self._load(asking)
         meter.loaded()
         for work in asking:
-            await stretch.before(len(work.taken.records))
+            await stretch.before(work.taken.weight)
             await self._settle(work, ready, stretch)
         meter.decided()
         return ready
@@ -541,7 +537,7 @@ class Cycles:
         if not work.is_void and await self._plan_surely(work, stretch):
             ready.append(work)
         else:
-            await self._let_go(work)
+            await self._let_go([work])
 
     async def _plan_surely(self, work: _Work, stretch: _Stretch) -> bool:
         try:
@@ -579,8 +575,7 @@ class Cycles:
         await asyncio.sleep(0)
         for outlet, publication in publications:
             outlet.put(publication)
-        for work in works:
-            await self._let_go(work)
+        await self._let_go(works)
 
     async def _commit_all(self, works: list[_Work], meter: CycleMeter) -> list[tuple[Outlet, Publication]]:
         """Commit what still stands; returns what is to be published where."""
@@ -627,9 +622,9 @@ class Cycles:
             del self.logs[owned.log]
         self._on_lost(owned, why)
 
-    async def _let_go(self, work: _Work) -> None:
+    async def _let_go(self, works: Iterable[_Work]) -> None:
         async with self._idle:
-            self._at_work[work.owned.log] -= 1
+            self._at_work.subtract(work.owned.log for work in works)
             self._idle.notify_all()
 
     # --- the store
@@ -708,9 +703,13 @@ def _joined(pieces: Sequence[Slice]) -> Slice:
     return Slice(first.log, first.seek, first.begin, pieces[-1].end, records)
 
 
-def _pieces(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
-    for begin in range(0, len(records), _PIECE):
-        yield records[begin : begin + _PIECE]
+def _pieces(records: Sequence[Record], taken: Slice) -> Iterator[tuple[int, Sequence[Record]]]:
+    """Records of a slice by pieces, each behind its weight, as it is on the average of the slice."""
+    each = max(1.0, taken.weight / max(1, len(taken.records)))
+    size = max(1, int(_PIECE / each))
+    for begin in range(0, len(records), size):
+        piece = records[begin : begin + size]
+        yield int(len(piece) * each), piece
 
 
 def _decoded(records: Iterable[Record], limits: Limits) -> list[_Entry]:
