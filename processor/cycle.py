@@ -588,15 +588,14 @@ class Cycles:
             if not any(work.decider.view.presumed_new for work in standing):
                 raise StoreDamaged("the store knows event ids by its index that it does not find when asked for them")
             self._careful_cycles = _CAREFUL_CYCLES
-        left = [work for work in standing if not work.is_void]
-        finished = [self._finish(work, results.get(work.owned.log, Committed.YES)) for work in left]
+        finished = [
+            (work.owned.outlet, self._finish(work, results.get(work.owned.log, Committed.YES)))
+            for work in standing
+            if not work.is_void
+        ]
         if Committed.BUSY in results.values():
             await asyncio.sleep(_BUSY_PAUSE_S)
-        return [
-            (work.owned.outlet, publication)
-            for work, publication in zip(left, finished, strict=True)
-            if publication is not None
-        ]
+        return [(outlet, publication) for outlet, publication in finished if publication is not None]
 
     def _finish(self, work: _Work, committed: Committed) -> Publication | None:
         """Go on from how a commit ended; returns what is to be published."""

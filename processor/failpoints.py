@@ -7,7 +7,7 @@ kills itself, and before the first feed record it stands still for 5 seconds.
 |---|---|
 | `kill` | the process ends as by `kill -9` |
 | `pause` | the process stops as by SIGSTOP, until it is sent SIGCONT |
-| `pause:S` | the event loop stands still for S seconds; other threads go on |
+| `pause:S` | the event loop stands still for S seconds; other threads go on (PostgreSQL's large commits have one) |
 | `delay:S` | the task waits for S seconds; all else goes on |
 | `raise` | `Reached` is raised, as a bug would raise something |
 

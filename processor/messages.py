@@ -302,6 +302,8 @@ class Head(Struct, frozen=True, gc=False):
 class View(Struct):
     """What `decide` has to know of a log's past, and nothing else. It folds every decision into it.
 
+    A `Decider` folds its events' ids into `known` when they are asked for: see `remember`.
+
     heads: by stream name; a name that was asked for and is missing has no stream.
     known: by (stream, event id); an id that was asked for and is missing is new.
     refused: by (stream, command id).

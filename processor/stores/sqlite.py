@@ -493,7 +493,12 @@ def write(driver: sqlite3.Connection, statement: str, values: list[Any], width: 
 
 
 def _write_all(driver: sqlite3.Connection, statement: str, divided: list[list[Any]], width: int) -> int:
-    return sum(driver.execute(_text(statement, len(part) // width, width), part).rowcount for part in divided)
+    return sum(_execute(driver, statement, part, width).rowcount for part in divided)
+
+
+def _execute(driver: sqlite3.Connection, statement: str, part: list[Any], width: int) -> sqlite3.Cursor:
+    """Run a statement with as many rows as one takes."""
+    return driver.execute(_text(statement, len(part) // width, width), part)
 
 
 def _write_rows(driver: sqlite3.Connection, statement: str, rows: Sequence[Row]) -> int:
@@ -514,11 +519,7 @@ def _look_up(driver: sqlite3.Connection, query: str, rows: Sequence[Row]) -> lis
     if not rows:
         return []
     width = len(rows[0])
-    return [
-        found
-        for part in _divided(_flat(rows), width)
-        for found in driver.execute(_text(query, len(part) // width, width), part).fetchall()
-    ]
+    return [found for part in _divided(_flat(rows), width) for found in _execute(driver, query, part, width).fetchall()]
 
 
 def _divided(values: list[Any], width: int, most: int = _CHUNK) -> list[list[Any]]:
