@@ -6,11 +6,9 @@ of Kafka's record batch, version 2: https://kafka.apache.org/documentation/#reco
 """
 
 cimport cython
-from cpython.bytearray cimport PyByteArray_FromStringAndSize
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.stdint cimport int64_t, uint64_t
-from libc.string cimport memset
 
 from processor._buffer cimport Buffer
 from processor.messages cimport RecordedEvent
@@ -153,7 +151,7 @@ cdef class _Layout:
 
 
 def lay_out(str tenant, events, Py_ssize_t batch_bytes):
-    """The records of as many events as a batch of so many bytes holds, and at least of one, behind an empty header.
+    """The records of as many events as a batch of so many bytes holds with its header, and at least of one.
 
     Returns them, how many they are, and the first and the highest of their timestamps in milliseconds.
     """
@@ -164,8 +162,6 @@ def lay_out(str tenant, events, Py_ssize_t batch_bytes):
     cdef int64_t time_ms, first_ms = 0, last_ms = 0
     cdef Py_ssize_t count = 0
     cdef int headers
-    memset(batch.start, 0, BATCH_HEADER_BYTES)
-    batch.size = BATCH_HEADER_BYTES
     for event in events:
         stream = event.stream
         time_ms = event.time_ms
@@ -185,9 +181,9 @@ def lay_out(str tenant, events, Py_ssize_t batch_bytes):
         batch.need(VARINT_BYTES + record.size)
         before = batch.size
         batch.sized(record.start, record.size)
-        if count and batch.size > batch_bytes:
+        if count and BATCH_HEADER_BYTES + batch.size > batch_bytes:
             batch.size = before
             break
         last_ms = max(last_ms, time_ms)
         count += 1
-    return PyByteArray_FromStringAndSize(batch.start, batch.size), count, first_ms, last_ms
+    return PyBytes_FromStringAndSize(batch.start, batch.size), count, first_ms, last_ms

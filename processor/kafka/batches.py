@@ -7,9 +7,9 @@ processor time. Where the package was built with a C compiler, `_layout` writes 
 import struct
 from collections.abc import Iterable
 
+import google_crc32c
 from aiokafka import AIOKafkaProducer
 from aiokafka.producer.message_accumulator import BatchBuilder
-from aiokafka.record.util import calc_crc32c
 
 from processor.kafka.outgoing import EventRecords, Outgoing
 
@@ -36,23 +36,23 @@ class EventBatch(BatchBuilder):  # type: ignore[misc]
         self._laid, self._count, *self._times = lay_out(records.log.tenant, records.events, BATCH_BYTES)
         self._state = (-1, -1, -1)
         self._closed = True
-        self._is_built = False
+        self._built: bytes | None = None
 
     def _set_producer_state(self, producer_id: int, producer_epoch: int, base_sequence: int) -> None:
         self._state = producer_id, producer_epoch, base_sequence
 
-    def _build(self) -> bytearray:
-        if not self._is_built:
-            self._is_built = True
-            laid, count = self._laid, self._count
-            _COVERED.pack_into(laid, _HEAD.size, _ATTRIBUTES, count - 1, *self._times, *self._state, count)
-            checksum = calc_crc32c(memoryview(laid)[_HEAD.size :])
-            _HEAD.pack_into(laid, 0, 0, len(laid) - _LENGTH_FROM, _LEADER_EPOCH, _VERSION, checksum)
-        return self._laid
+    def _build(self) -> bytes:
+        if self._built is None:
+            count = self._count
+            covered = _COVERED.pack(_ATTRIBUTES, count - 1, *self._times, *self._state, count)
+            checksum = google_crc32c.extend(google_crc32c.value(covered), self._laid)
+            head = _HEAD.pack(0, self.size() - _LENGTH_FROM, _LEADER_EPOCH, _VERSION, checksum)
+            self._built = b"".join((head, covered, self._laid))
+        return self._built
 
     def size(self) -> int:
         """In bytes."""
-        return len(self._laid)
+        return _HEAD.size + _COVERED.size + len(self._laid)
 
     def record_count(self) -> int:
         """How many events there are."""

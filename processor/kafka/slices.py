@@ -96,6 +96,7 @@ class SliceConsumerThread(driver.AIOKafkaConsumerThread):
         self._spans: dict[TP, tuple[int, int]] = {}
         self._host = cast(SliceHost, self.app)
         self._utilization = Utilization()
+        self._close_thread_loop_on_stop = True
 
     async def on_start(self) -> None:
         """Connect; from then on, records are handed out as they were read."""
@@ -267,7 +268,9 @@ class SliceConsumer(driver.Consumer):
         self._read_offset = cast(Any, _NoReadOffsets())
 
     def _new_consumer_thread(self) -> SliceConsumerThread:
-        return SliceConsumerThread(self, loop=self.loop, beacon=self.beacon)
+        # Of the same kind as the main loop, which may be a faster one than asyncio's own.
+        thread_loop = type(self.loop)()
+        return SliceConsumerThread(self, loop=self.loop, thread_loop=thread_loop, beacon=self.beacon)
 
     @property
     def thread(self) -> SliceConsumerThread:
