@@ -568,8 +568,9 @@ class Cycles:
     async def _commit_in_turn(
         self, mine: asyncio.Event, following: asyncio.Event, works: list[_Work], meter: CycleMeter
     ) -> None:
-        await mine.wait()
-        publications = await self._commit_all(works, meter)
+        with self._store.staged([work.plan for work in works if work.plan is not None]):
+            await mine.wait()
+            publications = await self._commit_all(works, meter)
         following.set()
         # The next commit begins before this one's records are made: that takes its time, which the store would idle.
         await asyncio.sleep(0)

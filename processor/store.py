@@ -6,6 +6,7 @@ not know how a transaction ended; who called reads the checkpoint again and neve
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from enum import Enum
 from typing import Protocol
 
@@ -77,6 +78,13 @@ class Store(Protocol):
 
     async def load(self, wanted: Mapping[Log, Wanted]) -> dict[Log, View]:
         """What is known of the wanted streams, event ids and commands; one view per log asked for."""
+        ...
+
+    def staged(self, plans: Sequence[Plan]) -> AbstractContextManager[None]:
+        """Meanwhile, do of the `commit` of these plans what does not depend on the commits before it.
+
+        To be entered in the order of the commits. On leaving it nothing is there of what was not committed.
+        """
         ...
 
     async def commit(self, plans: Sequence[Plan]) -> dict[Log, Committed]:

@@ -2,6 +2,7 @@
 # ruff: noqa: D102 - the methods are described in `store.Store`
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 
 import msgspec
@@ -138,6 +139,9 @@ class MemoryStore:
         return {
             log: self._logs[log].view(of_log) if log in self._logs else View.empty() for log, of_log in wanted.items()
         }
+
+    def staged(self, plans: Sequence[Plan]) -> AbstractContextManager[None]:  # noqa: ARG002 - nothing goes on beside a commit
+        return nullcontext()
 
     async def commit(self, plans: Sequence[Plan]) -> dict[Log, Committed]:
         return {plan.log: self._commit(plan) for plan in plans}

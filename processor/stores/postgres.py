@@ -2,11 +2,14 @@
 
 The checkpoint's row is a log's lock and its fence: a commit takes it first, never waiting, and looks at epoch and
 offset. A small commit is one statement, and so one round trip; a large one is a transaction that copies the events.
+Of one that is `staged`, the events are copied while the commits before it are under way.
 """
 # ruff: noqa: D102, S608 - the methods are described in `store.Store`; texts are put together of column names only
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+import operator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeVar
 
@@ -41,6 +44,7 @@ else:
     """The rows of plans' events, each plan behind its tenant's number, as a binary COPY takes them."""
 
 _Result = TypeVar("_Result")
+_CopyAndWrite = Callable[[Sequence[Plan], asyncio.Event, asyncio.Event], Coroutine[Any, Any, bool]]
 
 _CONNECT_TIMEOUT_S = 10
 _STATEMENT_TIMEOUT_S = 30
@@ -48,6 +52,7 @@ _LOCK_TIMEOUT_S = 5
 _ANSWER_TIMEOUT_S = 35  # for a server that is gone without a word; above its own time-out, which tells more
 _POOL_TIMEOUT_S = 30
 _WRITERS = 2
+_COPIERS = 2
 _READERS = 3
 
 _FEW_EVENTS = 200
@@ -289,9 +294,10 @@ class PostgresStore:
             "default_transaction_read_only": "on" if read_only else "off",
         }
         self._writers = make_engine(url, _WRITERS, {**settings, **_WRITER_SETTINGS})
-        # A large commit takes half a dozen round trips, each of which would wait for what is decided meanwhile.
+        # A staged commit takes some round trips, each of which would wait for what is decided meanwhile.
         self._aside = Aside()
-        self._copier = make_engine(url, 1, {**settings, **_WRITER_SETTINGS})
+        self._copiers = make_engine(url, _COPIERS, {**settings, **_WRITER_SETTINGS})
+        self._staged: list[_Staged] = []
         self._readers = make_engine(url, _READERS, {**settings, **_READER_SETTINGS})
         # One at a time: an acknowledgement must not keep a commit of the same worker from its checkpoint.
         self._writing = asyncio.Lock()
@@ -305,11 +311,11 @@ class PostgresStore:
     async def close(self) -> None:
         await _dispose(self._readers)
         await _dispose(self._writers)
-        await self._aside.stop(lambda: _dispose(self._copier))
+        await self._aside.stop(lambda: _dispose(self._copiers))
 
     async def examine(self) -> Usage:
         found = await self._read(self._examine)
-        return Usage(found, *connections_of(self._readers, self._writers, self._copier))
+        return Usage(found, *connections_of(self._readers, self._writers, self._copiers))
 
     async def _examine(self, connection: AsyncConnection) -> int:
         await schema.check(connection, self._partitions)
@@ -348,14 +354,51 @@ class PostgresStore:
             views.add_refused_at(await _look_up(driver, _REFUSED_AT, views.offsets()))
         return views.by_log
 
+    @contextmanager
+    def staged(self, plans: Sequence[Plan]) -> Iterator[None]:
+        # One that is not staged could wait for an event id that a later one has copied, and that one for its turn.
+        is_staged = not _is_small(plans) and all(before.is_under_way for before in self._staged)
+        staged = _Staged(plans, self._aside, self._staged[-1].copied if self._staged else None)
+        if is_staged:
+            staged.begin(self._copy_and_write)
+        self._staged.append(staged)
+        try:
+            yield
+        finally:
+            self._staged.remove(staged)
+            staged.cancel()
+
+    async def _copy_and_write(self, plans: Sequence[Plan], copied: asyncio.Event, go: asyncio.Event) -> bool:
+        """Copy the events, and commit when it may `go` on; False where not all of it stands: nothing is left of it.
+
+        Why it does not is for a commit to say that has the checkpoints first: who has lost a log finds the next owner's
+        events there, too.
+        """
+        async with self._driver(self._copiers) as driver:
+            tenants = await self._tenants_of(driver, [plan.log for plan in plans])
+            numbered = [(tenants[plan.log.tenant], plan) for plan in plans if plan.log.tenant in tenants]
+            with suppress(_NotStandingError, asyncpg.UniqueViolationError):
+                async with driver.transaction():
+                    await _copy(driver, numbered)
+                    copied.set()
+                    await go.wait()
+                    await reach(FailPoint.WITHIN_COMMIT)
+                    if len(numbered) < len(plans) or not await _write(driver, numbered, []):
+                        raise _NotStandingError
+                return True
+        return False
+
     async def commit(self, plans: Sequence[Plan]) -> dict[Log, Committed]:
         async with self._writing:
-            if _is_small(plans):
-                return await self._commit_over(self._writers, plans)
-            return await self._aside.run(self._commit_over(self._copier, plans))
+            for staged in self._staged:
+                if staged.is_of(plans) and await staged.finish():
+                    return dict.fromkeys((plan.log for plan in plans), Committed.YES)
+            for staged in self._staged:
+                staged.cancel()
+            return await self._commit_now(plans)
 
-    async def _commit_over(self, engine: AsyncEngine, plans: Sequence[Plan]) -> dict[Log, Committed]:
-        async with self._driver(engine) as driver:
+    async def _commit_now(self, plans: Sequence[Plan]) -> dict[Log, Committed]:
+        async with self._driver() as driver:
             tenants = await self._tenants_of(driver, [plan.log for plan in plans])
             numbered = [(tenants[plan.log.tenant], plan) for plan in plans if plan.log.tenant in tenants]
             at_once = _is_small(plans) and len(numbered) == len(plans)
@@ -440,6 +483,59 @@ class PostgresStore:
 
 
 # --- a commit
+
+
+class _NotStandingError(Exception):
+    """A checkpoint is not where its plan begins, or held by another transaction."""
+
+
+class _Staged:
+    """A commit in line. Under way, its events are copied, `behind` another's, and the rest waits for `finish`."""
+
+    def __init__(self, plans: Sequence[Plan], aside: Aside, behind: asyncio.Event | None) -> None:
+        self.is_under_way = False
+        self.copied = asyncio.Event()
+        self._plans = plans
+        self._aside = aside
+        self._behind = behind
+        self._go = asyncio.Event()
+        self._work: Future[bool] | None = None
+
+    def begin(self, work: _CopyAndWrite) -> None:
+        self.is_under_way = True
+        self._work = self._aside.start(self._run(work))
+
+    async def _run(self, work: _CopyAndWrite) -> bool:
+        try:
+            # An event id that is in both has to be the first one's, or each would wait for the other.
+            if self._behind is not None:
+                await self._behind.wait()
+            return await work(self._plans, self.copied, self._go)
+        finally:
+            self.copied.set()
+
+    def is_of(self, plans: Sequence[Plan]) -> bool:
+        """Whether it is of these very plans."""
+        return len(plans) == len(self._plans) and all(map(operator.is_, plans, self._plans))
+
+    async def finish(self) -> bool:
+        """Commit; False where nothing was written, as where this was tried before."""
+        work, self._work = self._work, None
+        written = False
+        try:
+            if work is not None and not work.cancelled():
+                self._aside.call(self._go.set)
+                written = await asyncio.wrap_future(work)
+        finally:
+            self.is_under_way = written
+        return written
+
+    def cancel(self) -> None:
+        """Write nothing, a moment later, unless it is being finished."""
+        self.is_under_way = False
+        if self._work is not None:
+            self._work.cancel()
+            self._aside.call(self.copied.set)
 
 
 async def _commit(driver: asyncpg.Connection, plans: Sequence[tuple[int, Plan]]) -> dict[Log, Committed]:

@@ -11,7 +11,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -286,6 +286,9 @@ class SqliteStore:
         views = Views(wanted, await self._tenants_of(connection, wanted))
         await in_thread(connection, lambda driver: _fill(driver, views))
         return views.by_log
+
+    def staged(self, plans: Sequence[Plan]) -> AbstractContextManager[None]:  # noqa: ARG002 - nothing goes on beside a commit
+        return nullcontext()
 
     async def commit(self, plans: Sequence[Plan]) -> dict[Log, Committed]:
         logs = [plan.log for plan in plans]

@@ -4,6 +4,7 @@ What it means to commit, to claim or to read is `MemoryStore`'s to say, which th
 """
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractContextManager
 from copy import deepcopy
 from typing import Any, TypeVar
 
@@ -118,6 +119,9 @@ class StoreClient:
     @property
     def _torn(self) -> bool:
         return self.chance.happens(self.chance.profile.store_torn)
+
+    def staged(self, plans: Sequence[Plan]) -> AbstractContextManager[None]:
+        return self.shared.staged(plans)
 
     async def commit(self, plans: Sequence[Plan]) -> dict[Log, Committed]:
         busy = {plan.log: Committed.BUSY for plan in plans if self.chance.happens(self.chance.profile.store_busy)}

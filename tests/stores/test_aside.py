@@ -22,10 +22,22 @@ async def test_what_runs_aside_goes_on_while_the_caller_computes() -> None:
         done.set()
         return threading.current_thread().name
 
-    task = asyncio.create_task(aside.run(work()))
+    task = asyncio.wrap_future(aside.start(work()))
     await asyncio.sleep(0)
     assert done.wait(_LONGEST_S)
     assert await task != threading.current_thread().name
+    await aside.stop(nothing)
+
+
+async def test_what_is_called_is_called_there() -> None:
+    aside, event = Aside(), asyncio.Event()
+
+    async def work() -> bool:
+        return await event.wait()
+
+    waiting = aside.start(work())
+    aside.call(event.set)
+    assert await asyncio.wrap_future(waiting)
     await aside.stop(nothing)
 
 
@@ -36,7 +48,7 @@ async def test_a_fault_reaches_the_caller() -> None:
         raise ValueError("aside")
 
     with pytest.raises(ValueError, match="aside"):
-        await aside.run(work())
+        await asyncio.wrap_future(aside.start(work()))
     await aside.stop(nothing)
 
 
@@ -51,11 +63,12 @@ async def test_work_is_cancelled(by: str) -> None:
         finally:
             ended.set()
 
-    task = asyncio.create_task(aside.run(work()))
+    task = asyncio.wrap_future(aside.start(work()))
     await asyncio.sleep(0)
     assert begun.wait(_LONGEST_S)
     if by == "the caller":
         task.cancel()
+        await asyncio.sleep(0)
     else:
         await aside.stop(nothing)
     with pytest.raises(asyncio.CancelledError):
@@ -76,6 +89,6 @@ async def test_the_last_is_done_there_and_only_where_something_ran() -> None:
     async def ident() -> int:
         return threading.get_ident()
 
-    there = await aside.run(ident())
+    there = await asyncio.wrap_future(aside.start(ident()))
     await aside.stop(last)
     assert where == [there]

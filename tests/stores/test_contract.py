@@ -1,6 +1,8 @@
 """What `processor.store.Store` promises, sentence by sentence, on every store."""
 
 import asyncio
+from itertools import count
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -253,6 +255,75 @@ async def test_a_plan_beside_one_with_a_taken_event_id_is_written_or_is_taken_to
     assert ended[LOG] is Committed.TAKEN
     assert (await whole_log(store, OTHER) == beside.events) == (ended[OTHER] is Committed.YES)
     assert ended[OTHER] in (Committed.YES, Committed.TAKEN)
+
+
+# --- commits that are staged
+
+
+async def two_plans(store: Store, size: int) -> tuple[Plan, Plan]:
+    """Two that follow on each other, with streams of their own."""
+    first = await plan(store, LOG, await claim(store), *new_events(range(size)))
+    return first, await plan(store, LOG, first.after, *(ship(LOG, 9_000 + n, stream=7 + n % 7) for n in range(size)))
+
+
+@pytest.mark.parametrize("size", [1, 300], ids=["few", "many"])
+async def test_commits_that_are_staged_are_written_in_their_turn(store: Store, size: int) -> None:
+    first, second = await two_plans(store, size)
+    with store.staged([first]), store.staged([second]):
+        assert await whole_log(store) == []
+        assert await store.commit([first]) == {LOG: Committed.YES}
+        assert await whole_log(store) == first.events
+        assert await store.commit([second]) == {LOG: Committed.YES}
+    assert await store.checkpoints() == {LOG: second.after}
+    assert await whole_log(store) == first.events + second.events
+
+
+@pytest.mark.parametrize("size", [1, 300], ids=["few", "many"])
+async def test_of_what_is_staged_and_not_committed_nothing_is_left(store: Store, size: int) -> None:
+    first, second = await two_plans(store, size)
+    with store.staged([first]), store.staged([second]):
+        assert await store.commit([first]) == {LOG: Committed.YES}
+    assert await whole_log(store) == first.events
+    assert await store.commit([second]) == {LOG: Committed.YES}
+    assert await whole_log(store) == first.events + second.events
+
+
+@pytest.mark.parametrize("size", [1, 300], ids=["few", "many"])
+async def test_a_plan_can_leave_those_that_it_is_staged_with(store: Store, size: int) -> None:
+    before = await store.claim([LOG, OTHER])
+    plans = [await plan(store, log, before[log], *new_events(range(size), log)) for log in (LOG, OTHER)]
+    with store.staged(plans):
+        assert await store.commit(plans[1:]) == {OTHER: Committed.YES}
+    assert await whole_log(store) == []
+    assert await whole_log(store, OTHER) == plans[1].events
+
+
+@pytest.mark.parametrize("size", [1, 300], ids=["few", "many"])
+async def test_what_is_staged_of_a_log_that_was_lost_is_fenced(store: Store, size: int) -> None:
+    stale, _ = await two_plans(store, size)
+    with store.staged([stale]):
+        fresh = await claim(store)
+        assert await store.commit([stale]) == {LOG: Committed.FENCED}
+    assert await store.checkpoints() == {LOG: fresh}
+    assert await whole_log(store) == []
+
+
+@pytest.mark.parametrize("size", [1, 300], ids=["few", "many"])
+async def test_ids_in_what_is_staged_behind_hold_up_no_commit(store: Store, size: int) -> None:
+    done = await commit(store, LOG, await claim(store), ship(LOG, 0))
+    ids = range(9_000, 9_000 + size)
+    taken = unknowing(done, *(ship(LOG, n) for n in (*ids, 0)))
+    behind = unknowing(taken, *(ship(LOG, n) for n in ids))
+    with store.staged([taken]), store.staged([behind]):
+        assert await store.commit([taken]) == {LOG: Committed.TAKEN}
+    assert await whole_log(store) == done.events
+
+
+def unknowing(before: Plan, *commands: dict[str, Any]) -> Plan:
+    """What follows on a plan, decided without a look at what the store knows of the event ids."""
+    begin = before.after.next_offset
+    entries = [(it, decode(it.key, it.value, Limits())) for it in map(record, count(begin), commands)]
+    return decide(RULES, LOG, before.after, View(dict(before.heads), {}, {}, {}), entries, begin + len(entries))
 
 
 async def test_the_command_ids_of_refusals_are_known_up_to_a_limit(store: Store) -> None:
