@@ -9,7 +9,7 @@ import time
 from aiokafka.errors import KafkaError
 
 from benchmarks.bed import Bed, bed, say
-from benchmarks.experiment import EXPERIMENTS, Experiment, Options
+from benchmarks.experiment import EXPERIMENTS, Experiment, Options, warm_up
 from benchmarks.report import Result, encoded, keep, machine, print_table
 from processor.errors import TidemarkError
 
@@ -48,6 +48,8 @@ def _options() -> argparse.Namespace:
 
 
 async def _measure(on: Bed, result: Result, names: list[str]) -> None:
+    say("warming up the broker")
+    await warm_up(on, result.options)
     for name in names:
         begin = time.monotonic()
         try:

@@ -13,7 +13,7 @@ from benchmarks.bed import Bed, StoreKind
 from benchmarks.drain import Drained, drain, relay
 from benchmarks.large import large_store
 from benchmarks.latency import RATE, WARM_UP_S, Latency, latency
-from benchmarks.load import Commands, Mix, commands, following
+from benchmarks.load import CommandRecord, Commands, Mix, commands, following
 from benchmarks.openloop import HOT_AT, SHARES, Offered, offer
 from benchmarks.targets import Row, middle, ratio
 from benchmarks.telemetry import metered_drain, traced
@@ -22,6 +22,11 @@ _TELEMETRY_TIMES = 3
 """As many drains' commands, so that there are some seconds to be scraped in."""
 _ALONE_TIMES = 3
 """As many, as without Kafka a drain's are done within half a second, of which the first and last cycle are much."""
+_MIX_TIMES = 2.5
+"""As many events, for two workers do a drain's within half a second, of which beginning and end are a fifth."""
+_SEVERAL = 10
+_WARM_UPS = 3
+"""Of the broker, so that its compiler is done: with ten events a command, whose records are most of its work."""
 
 NAMES = {"sqlite": "SQLite", "postgres": "PostgreSQL", "memory": "memory store"}
 
@@ -88,22 +93,34 @@ def _drain_rows(kind: StoreKind, runs: Runs) -> list[Row]:
 @asynccontextmanager
 async def mixes(bed: Bed, options: Options) -> AsyncIterator[Experiment]:
     """The worker against itself on PostgreSQL: twice as many workers, and other commands, after the same warm-up."""
-    count = options.commands
+    count = int(_MIX_TIMES * options.commands)
     load = Commands()
     warm_up, plain = load.take(count), load.take(count)
-    several = Commands().take(count // 2, Mix(events=10))
+    several = _several(count)
     stale = Commands().take(2 * count, Mix(stale_every=20))
     run = partial(relay, bed, "postgres")
     yield Experiment(
         {
             "plain": partial(run, warm_up, plain),
             "two workers": partial(run, warm_up, plain, workers=2),
-            "10 events": partial(run, several[: count // 4], several[count // 4 :]),
+            "10 events": partial(run, *several),
             "duplicates": partial(run, warm_up, following(warm_up, warm_up)),
             "5% conflicts": partial(run, stale[:count], stale[count:]),
         },
         _mix_rows,
     )
+
+
+def _several(count: int) -> tuple[list[CommandRecord], list[CommandRecord]]:
+    """Commands that come to so many events, and as many behind them."""
+    made = Commands().take(2 * count // _SEVERAL, Mix(events=_SEVERAL))
+    return made[: len(made) // 2], made[len(made) // 2 :]
+
+
+async def warm_up(bed: Bed, options: Options) -> None:
+    """Have the broker's code compiled before anything is measured on it."""
+    for _ in range(_WARM_UPS):
+        await relay(bed, "memory", *_several(int(_MIX_TIMES * options.commands)))
 
 
 def _mix_rows(runs: Runs) -> list[Row]:
