@@ -14,7 +14,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
 MAX_VERSION = 2**63 - 1
 MAX_SCHEMA_VERSION = 2**31 - 1
-COMMON_BYTES = 512
+COMMON_BYTES = 256
 """Up to this size commands count by their number, above it by their bytes."""
 
 _VALUE = attrgetter("value")

@@ -96,7 +96,13 @@ class SliceConsumerThread(driver.AIOKafkaConsumerThread):
         self._spans: dict[TP, tuple[int, int]] = {}
         self._host = cast(SliceHost, self.app)
         self._utilization = Utilization()
-        self._close_thread_loop_on_stop = True
+
+    def _start_thread(self) -> None:
+        try:
+            super()._start_thread()
+        finally:
+            # Faust closes a loop only where it has made it itself.
+            self.thread_loop.close()
 
     async def on_start(self) -> None:
         """Connect; from then on, records are handed out as they were read."""

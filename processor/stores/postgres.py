@@ -9,7 +9,6 @@ Of one that is `staged`, the events are copied while the commits before it are u
 import asyncio
 import operator
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeVar
 
@@ -44,11 +43,12 @@ else:
     """The rows of plans' events, each plan behind its tenant's number, as a binary COPY takes them."""
 
 _Result = TypeVar("_Result")
-_CopyAndWrite = Callable[[Sequence[Plan], asyncio.Event, asyncio.Event], Coroutine[Any, Any, bool]]
+_CopyAndWrite = Callable[[Sequence[Plan], asyncio.Event], Coroutine[Any, Any, bool]]
 
 _CONNECT_TIMEOUT_S = 10
 _STATEMENT_TIMEOUT_S = 30
 _LOCK_TIMEOUT_S = 5
+_STAGED_LOCK_TIMEOUT_S = 0.2
 _ANSWER_TIMEOUT_S = 35  # for a server that is gone without a word; above its own time-out, which tells more
 _POOL_TIMEOUT_S = 30
 _WRITERS = 2
@@ -296,7 +296,8 @@ class PostgresStore:
         self._writers = make_engine(url, _WRITERS, {**settings, **_WRITER_SETTINGS})
         # A staged commit takes some round trips, each of which would wait for what is decided meanwhile.
         self._aside = Aside()
-        self._copiers = make_engine(url, _COPIERS, {**settings, **_WRITER_SETTINGS})
+        staged = {"lock_timeout": f"{_STAGED_LOCK_TIMEOUT_S * 1_000:.0f}ms"}
+        self._copiers = make_engine(url, _COPIERS, {**settings, **_WRITER_SETTINGS, **staged})
         self._staged: list[_Staged] = []
         self._readers = make_engine(url, _READERS, {**settings, **_READER_SETTINGS})
         # One at a time: an acknowledgement must not keep a commit of the same worker from its checkpoint.
@@ -358,9 +359,7 @@ class PostgresStore:
     def staged(self, plans: Sequence[Plan]) -> Iterator[None]:
         # One that is not staged could wait for an event id that a later one has copied, and that one for its turn.
         is_staged = not _is_small(plans) and all(before.is_under_way for before in self._staged)
-        staged = _Staged(plans, self._aside, self._staged[-1].copied if self._staged else None)
-        if is_staged:
-            staged.begin(self._copy_and_write)
+        staged = _Staged(plans, self._aside, self._copy_and_write if is_staged else None)
         self._staged.append(staged)
         try:
             yield
@@ -368,7 +367,7 @@ class PostgresStore:
             self._staged.remove(staged)
             staged.cancel()
 
-    async def _copy_and_write(self, plans: Sequence[Plan], copied: asyncio.Event, go: asyncio.Event) -> bool:
+    async def _copy_and_write(self, plans: Sequence[Plan], go: asyncio.Event) -> bool:
         """Copy the events, and commit when it may `go` on; False where not all of it stands: nothing is left of it.
 
         Why it does not is for a commit to say that has the checkpoints first: who has lost a log finds the next owner's
@@ -377,10 +376,10 @@ class PostgresStore:
         async with self._driver(self._copiers) as driver:
             tenants = await self._tenants_of(driver, [plan.log for plan in plans])
             numbered = [(tenants[plan.log.tenant], plan) for plan in plans if plan.log.tenant in tenants]
-            with suppress(_NotStandingError, asyncpg.UniqueViolationError):
+            # Of an event id that is in two of them, one could wait for the other one's, and that one for its turn.
+            with suppress(_NotStandingError, asyncpg.UniqueViolationError, asyncpg.LockNotAvailableError):
                 async with driver.transaction():
                     await _copy(driver, numbered)
-                    copied.set()
                     await go.wait()
                     await reach(FailPoint.WITHIN_COMMIT)
                     if len(numbered) < len(plans) or not await _write(driver, numbered, []):
@@ -490,29 +489,14 @@ class _NotStandingError(Exception):
 
 
 class _Staged:
-    """A commit in line. Under way, its events are copied, `behind` another's, and the rest waits for `finish`."""
+    """A commit in line. One that has work is under way: its events are copied, and the rest waits for `finish`."""
 
-    def __init__(self, plans: Sequence[Plan], aside: Aside, behind: asyncio.Event | None) -> None:
-        self.is_under_way = False
-        self.copied = asyncio.Event()
+    def __init__(self, plans: Sequence[Plan], aside: Aside, work: _CopyAndWrite | None) -> None:
+        self.is_under_way = work is not None
         self._plans = plans
         self._aside = aside
-        self._behind = behind
         self._go = asyncio.Event()
-        self._work: Future[bool] | None = None
-
-    def begin(self, work: _CopyAndWrite) -> None:
-        self.is_under_way = True
-        self._work = self._aside.start(self._run(work))
-
-    async def _run(self, work: _CopyAndWrite) -> bool:
-        try:
-            # An event id that is in both has to be the first one's, or each would wait for the other.
-            if self._behind is not None:
-                await self._behind.wait()
-            return await work(self._plans, self.copied, self._go)
-        finally:
-            self.copied.set()
+        self._work = None if work is None else aside.start(work(plans, self._go))
 
     def is_of(self, plans: Sequence[Plan]) -> bool:
         """Whether it is of these very plans."""
@@ -535,7 +519,6 @@ class _Staged:
         self.is_under_way = False
         if self._work is not None:
             self._work.cancel()
-            self._aside.call(self.copied.set)
 
 
 async def _commit(driver: asyncpg.Connection, plans: Sequence[tuple[int, Plan]]) -> dict[Log, Committed]:
