@@ -247,7 +247,7 @@ async def test_a_long_line_takes_nothing_from_the_others(bench: Bench) -> None:
     assert first == [(0, 300)] * PARTITIONS
 
 
-@pytest.mark.parametrize(("count", "bytes_of_data"), [(400, 2), (40, 5_000)], ids=["small", "large"])
+@pytest.mark.parametrize(("count", "bytes_of_data"), [(400, 2), (40, 2_500)], ids=["small", "large"])
 async def test_a_cycle_is_not_larger_than_it_may_be_by_more_than_a_slice(
     bench: Bench, count: int, bytes_of_data: int
 ) -> None:
@@ -264,9 +264,9 @@ async def test_a_cycle_is_not_larger_than_it_may_be_by_more_than_a_slice(
 async def test_large_commands_are_read_ahead_by_their_size_however_few_they_are(bench: Bench) -> None:
     bench.use(MemoryStore(), batch_size=500)
     await bench.own()
-    bench.cycles.offer(piece(0, 9, bytes_of_data=50_000))
+    bench.cycles.offer(piece(0, 9, bytes_of_data=25_000))
     assert bench.cycles.to_fetch() == {LOG}
-    bench.cycles.offer(piece(9, 2, bytes_of_data=50_000))
+    bench.cycles.offer(piece(9, 2, bytes_of_data=25_000))
     assert bench.cycles.to_fetch() == set()
 
 

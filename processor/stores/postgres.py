@@ -294,7 +294,7 @@ class PostgresStore:
             "default_transaction_read_only": "on" if read_only else "off",
         }
         self._writers = make_engine(url, _WRITERS, {**settings, **_WRITER_SETTINGS})
-        # A staged commit takes some round trips, each of which would wait for what is decided meanwhile.
+        # A large commit takes some round trips, each of which would wait for what is decided meanwhile.
         self._aside = Aside()
         staged = {"lock_timeout": f"{_STAGED_LOCK_TIMEOUT_S * 1_000:.0f}ms"}
         self._copiers = make_engine(url, _COPIERS, {**settings, **_WRITER_SETTINGS, **staged})
@@ -389,15 +389,17 @@ class PostgresStore:
 
     async def commit(self, plans: Sequence[Plan]) -> dict[Log, Committed]:
         async with self._writing:
-            for staged in self._staged:
-                if staged.is_of(plans) and await staged.finish():
-                    return dict.fromkeys((plan.log for plan in plans), Committed.YES)
+            mine = next((staged for staged in self._staged if staged.is_of(plans)), None)
+            if mine is not None and await mine.finish():
+                return dict.fromkeys((plan.log for plan in plans), Committed.YES)
             for staged in self._staged:
                 staged.cancel()
-            return await self._commit_now(plans)
+            if _is_small(plans):
+                return await self._commit_over(self._writers, plans)
+            return await asyncio.wrap_future(self._aside.start(self._commit_over(self._copiers, plans)))
 
-    async def _commit_now(self, plans: Sequence[Plan]) -> dict[Log, Committed]:
-        async with self._driver() as driver:
+    async def _commit_over(self, engine: AsyncEngine, plans: Sequence[Plan]) -> dict[Log, Committed]:
+        async with self._driver(engine) as driver:
             tenants = await self._tenants_of(driver, [plan.log for plan in plans])
             numbered = [(tenants[plan.log.tenant], plan) for plan in plans if plan.log.tenant in tenants]
             at_once = _is_small(plans) and len(numbered) == len(plans)
