@@ -374,8 +374,7 @@ class PostgresStore:
         events there, too.
         """
         async with self._driver(self._copiers) as driver:
-            tenants = await self._tenants_of(driver, [plan.log for plan in plans])
-            numbered = [(tenants[plan.log.tenant], plan) for plan in plans if plan.log.tenant in tenants]
+            numbered = await self._numbered(driver, plans)
             # Of an event id that is in two of them, one could wait for the other one's, and that one for its turn.
             with suppress(_NotStandingError, asyncpg.UniqueViolationError, asyncpg.LockNotAvailableError):
                 async with driver.transaction():
@@ -400,8 +399,7 @@ class PostgresStore:
 
     async def _commit_over(self, engine: AsyncEngine, plans: Sequence[Plan]) -> dict[Log, Committed]:
         async with self._driver(engine) as driver:
-            tenants = await self._tenants_of(driver, [plan.log for plan in plans])
-            numbered = [(tenants[plan.log.tenant], plan) for plan in plans if plan.log.tenant in tenants]
+            numbered = await self._numbered(driver, plans)
             at_once = _is_small(plans) and len(numbered) == len(plans)
             try:
                 if at_once and await _write(driver, numbered, _event_rows(numbered)):
@@ -413,6 +411,11 @@ class PostgresStore:
                     raise
                 return dict.fromkeys((plan.log for plan in plans), Committed.TAKEN)
         return {plan.log: ended.get(plan.log, Committed.FENCED) for plan in plans}
+
+    async def _numbered(self, driver: asyncpg.Connection, plans: Sequence[Plan]) -> list[tuple[int, Plan]]:
+        """The plans behind their tenants' numbers; those of unknown tenants are missing."""
+        tenants = await self._tenants_of(driver, [plan.log for plan in plans])
+        return [(tenants[plan.log.tenant], plan) for plan in plans if plan.log.tenant in tenants]
 
     async def acknowledge(self, acknowledged: Mapping[Log, Checkpoint]) -> None:
         async with self._writing, self._driver() as driver:
