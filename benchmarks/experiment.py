@@ -119,8 +119,9 @@ def _several(count: int) -> tuple[list[CommandRecord], list[CommandRecord]]:
 
 async def warm_up(bed: Bed, options: Options) -> None:
     """Have the broker's code compiled before anything is measured on it."""
+    several = _several(int(_MIX_TIMES * options.commands))
     for _ in range(_WARM_UPS):
-        await relay(bed, "memory", *_several(int(_MIX_TIMES * options.commands)))
+        await relay(bed, "memory", *several)
 
 
 def _mix_rows(runs: Runs) -> list[Row]:
