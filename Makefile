@@ -8,7 +8,7 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-COMPILED := processor/decide.py $(shell find processor -name '*.pyx' -o -name '*.pxd')
+COMPILED := processor/decide.py processor/lookup.py $(shell find processor -name '*.pyx' -o -name '*.pxd')
 CODE := processor tests $(wildcard benchmarks)
 ARGS ?=
 # Of the secret scan: they take test data and the names of settings for secrets.

@@ -7,8 +7,8 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-_AS_IT_STANDS = "processor/decide.py"
-"""Compiled from its Python; how it is laid out then says the file ending in .pxd beside it."""
+_AS_THEY_STAND = ("processor/decide.py", "processor/lookup.py")
+"""Compiled from their Python; how it is laid out then says the file ending in .pxd beside each."""
 
 
 class NativeBuildHook(BuildHookInterface[Any]):
@@ -35,7 +35,8 @@ def _compile(root: Path) -> list[Path]:
     from Cython.Build import cythonize  # noqa: PLC0415
     from setuptools import Distribution, Extension  # noqa: PLC0415
 
-    paths = [path.relative_to(root) for path in (root / _AS_IT_STANDS, *sorted(root.glob("processor/**/*.pyx")))]
+    written = sorted(path.relative_to(root) for path in root.glob("processor/**/*.pyx"))
+    paths = [*map(Path, _AS_THEY_STAND), *written]
     sources = {".".join(path.with_suffix("").parts): str(path) for path in paths}
     extensions = [Extension(name, [path], extra_compile_args=["-g0"]) for name, path in sources.items()]
     with TemporaryDirectory() as made:

@@ -6,7 +6,7 @@ The sizes of the types have been compared when this runs, so that a field that i
 
 from msgspec.structs import asdict
 
-from processor.messages cimport Command, Head, NewEvent, RecordedEvent, View
+from processor.messages cimport Command, Head, KnownEvent, NewEvent, RecordedEvent, View
 
 
 def _made(kind):
@@ -37,23 +37,30 @@ cdef dict _recorded_event(RecordedEvent it):
     }
 
 
+cdef dict _known_event(KnownEvent it):
+    return {
+        "data": it.data, "metadata": it.metadata, "offset": it.offset, "position": it.position,
+        "schema_version": it.schema_version, "type": it.type, "version": it.version,
+    }
+
+
 cdef dict _head(Head it):
     return {"number": it.number, "version": it.version}
 
 
 cdef dict _view(View it):
     return {
-        "heads": it.heads, "known": it.known, "presumed_new": it.presumed_new, "refused": it.refused,
-        "refused_at": it.refused_at,
+        "asked": it.asked, "heads": it.heads, "known": it.known, "presumed_new": it.presumed_new,
+        "refused": it.refused, "refused_at": it.refused_at,
     }
 
 
 def _check():
     cdef object command = _made(Command), new_event = _made(NewEvent), recorded_event = _made(RecordedEvent)
-    cdef object head = _made(Head), view = _made(View)
+    cdef object known_event = _made(KnownEvent), head = _made(Head), view = _made(View)
     for one, found in (
         (command, _command(command)), (new_event, _new_event(new_event)), (head, _head(head)), (view, _view(view)),
-        (recorded_event, _recorded_event(recorded_event)),
+        (recorded_event, _recorded_event(recorded_event)), (known_event, _known_event(known_event)),
     ):
         if found != asdict(one):
             raise RuntimeError(

@@ -5,7 +5,7 @@ from hashlib import sha256
 
 from msgspec import UNSET
 
-from processor.messages import NO_METADATA, Command, NewEvent, RecordedEvent
+from processor.messages import NO_METADATA, Command, KnownEvent, NewEvent
 
 
 def spelt(text: str) -> str:
@@ -52,13 +52,13 @@ def metadata_or_empty(event: NewEvent) -> bytes:
     return b"" if text[1:-1].strip() == b"" else text
 
 
-def same_content(new: NewEvent, recorded: RecordedEvent) -> bool:
+def same_content(new: NewEvent, known: KnownEvent) -> bool:
     """Whether an event that is sent again has the content that is stored: type, schema version, data and metadata."""
     return (
-        new.type == recorded.type
-        and new.schema_version == recorded.schema_version
-        and _same_json(bytes(new.data), recorded.data)
-        and _same_json(bytes(new.metadata), recorded.metadata or b"{}")
+        new.type == known.type
+        and new.schema_version == known.schema_version
+        and _same_json(bytes(new.data), known.data)
+        and _same_json(bytes(new.metadata), known.metadata or b"{}")
     )
 
 

@@ -16,7 +16,7 @@ import structlog
 from msgspec import Struct, field
 
 from processor.codec import NO_LIMITS, decode
-from processor.decide import Decider, Unread, recall
+from processor.decide import Decider, Unread, learn, recall
 from processor.errors import Misfit, StoreDamaged, StoreUnreachable
 from processor.failpoints import FailPoint, reach
 from processor.fit import SKIP_DELETED, check_first_record
@@ -49,6 +49,8 @@ _LITTLE = 256
 _AT_A_STRETCH = 256
 _PIECE = 128
 """The weight of what is decided together: all that is made of it, some 2 KB for each, stays in a core's cache."""
+_PART = 1_024
+"""The weight of the shares of a cycle that the store is asked about together: while it answers, the next are read."""
 _TURNS = 6
 """Of the event loop in a pause: a commit takes one for each of its steps, and the next one waits for it."""
 _CYCLES_AHEAD = 2
@@ -180,14 +182,14 @@ class OwnedLog:
 class CycleMeter:
     """Is told of the stations of one cycle, each when it is behind; this one keeps nothing (`telemetry`)."""
 
-    def loading(self, known: int, unknown: int) -> None:
-        """All is read, and decided where nothing has to be looked up.
+    def read(self, *, known: int, unknown: int) -> None:
+        """A log's share is read: of so many streams the head is known, and so many have to be looked up."""
 
-        Of so many streams the head is known, and so many have to be looked up.
-        """
+    def loading(self) -> None:
+        """What is to do next waits for the store to say what decisions depend on."""
 
     def loaded(self) -> None:
-        """The store has said what the other decisions depend on."""
+        """It has said so."""
 
     def decided(self) -> None:
         """The plans are made, and wait until the cycle before is committed."""
@@ -315,14 +317,15 @@ class _Work(Struct):
     def with_answers(self, found: View) -> None:
         """Bring what was looked up to what the plans before, and what is decided already, will leave."""
         view = self.decider.view
+        view.known = found.known
+        view.asked = set(chain.from_iterable(self.wanted.event_ids.values()))
         for plan in self.upon:
-            found.known.update(((event.stream, event.event_id), event) for event in plan.events)
+            learn(view, plan.events)
             found.refused.update(
                 ((refused.stream, refused.command_id), refused)
                 for refused in plan.refused
                 if refused.stream is not None and refused.command_id is not None
             )
-        view.known = found.known
         self.decider.remember()
         view.refused = found.refused | view.refused
         view.refused_at = found.refused_at
@@ -501,31 +504,50 @@ class Cycles:
     async def _decide(self, works: list[_Work], meter: CycleMeter) -> list[_Work]:
         """Plan each log's share; those that do not fit leave.
 
-        A share about which the store need not be asked is decided as soon as it is read, while it is warm memory.
+        A share about which the store need not be asked is decided as soon as it is read, while it is warm memory. While
+        the store looks up what some of the others depend on, the next are read, and those before are decided.
         """
         ready: list[_Work] = []
-        asking: list[_Work] = []
         stretch = _Stretch()
-        known = unknown = 0
+        asked: list[_Work] = []
+        lookup: asyncio.Task[None] | None = None
+        try:
+            for part in (*_parts(works), []):
+                asking = await self._read(part, ready, stretch, meter)
+                if lookup is not None:
+                    meter.loading()
+                    await lookup
+                    meter.loaded()
+                before, asked = asked, asking
+                lookup = asyncio.create_task(self._load(asked)) if asked else None
+                # The store has the question before more is decided.
+                await asyncio.sleep(0)
+                for work in before:
+                    await stretch.before(work.taken.weight)
+                    await self._settle(work, ready, stretch)
+        finally:
+            if lookup is not None:
+                lookup.cancel()
+                await asyncio.gather(lookup, return_exceptions=True)
+        meter.decided()
+        return ready
+
+    async def _read(
+        self, works: Iterable[_Work], ready: list[_Work], stretch: _Stretch, meter: CycleMeter
+    ) -> list[_Work]:
+        """Read some shares, and settle those about which the store need not be asked; returns the others."""
+        asking: list[_Work] = []
         for work in works:
             try:
                 await work.read(self._limits, stretch)
             except Unread:
                 await self._read_again(work, stretch)
-            known += len(work.decider.view.heads)
-            unknown += len(work.unknown)
+            meter.read(known=len(work.decider.view.heads), unknown=len(work.unknown))
             if work.is_open and not work.is_void:
                 asking.append(work)
             else:
                 await self._settle(work, ready, stretch)
-        meter.loading(known, unknown)
-        await self._load(asking)
-        meter.loaded()
-        for work in asking:
-            await stretch.before(work.taken.weight)
-            await self._settle(work, ready, stretch)
-        meter.decided()
-        return ready
+        return asking
 
     async def _read_again(self, work: _Work, stretch: _Stretch) -> None:
         """Start over, with every event id looked up."""
@@ -688,6 +710,20 @@ class Cycles:
         except StoreUnreachable:
             return {}
         return {log: ended for log, plan in plans.items() if (ended := _ended(plan, found.get(log))) is not None}
+
+
+def _parts(works: Iterable[_Work]) -> Iterator[list[_Work]]:
+    """Shares of a cycle by some, of the weight of a part."""
+    part: list[_Work] = []
+    weight = 0
+    for work in works:
+        part.append(work)
+        weight += work.taken.weight
+        if weight >= _PART:
+            yield part
+            part, weight = [], 0
+    if part:
+        yield part
 
 
 def _waiting(logs: Iterable[OwnedLog]) -> int:

@@ -28,7 +28,6 @@ cdef class Decider:
     cdef _by_state(self, record, messages.Command command, time_ms)
     @cython.locals(known=dict)
     cdef list _stored(self, messages.Command command, list ids)
-    @cython.locals(known=dict, events=list, event=messages.RecordedEvent)
     cpdef remember(self)
     cdef _refused_before(self, record, messages.Command command)
     @cython.locals(head=messages.Head)
@@ -37,7 +36,10 @@ cdef class Decider:
     cdef list _append(self, record, messages.Command command, list ids, time_ms)
 
 
+@cython.locals(known=dict, event=messages.RecordedEvent)
+cpdef learn(messages.View view, list events)
 @cython.locals(ids=list, event=messages.NewEvent)
 cpdef list event_ids(log, incarnation, record, messages.Command command)
-@cython.locals(first=messages.RecordedEvent, last=messages.RecordedEvent)
 cdef _appended(kind, log, record, messages.Command command, list ids, list events)
+@cython.locals(there=messages.KnownEvent)
+cdef bint _is_repeat(list events, list stored)

@@ -41,6 +41,7 @@ from processor.messages import (
     Duplicate,
     ExpectedVersion,
     Head,
+    KnownEvent,
     Log,
     NewEvent,
     Outcome,
@@ -89,14 +90,21 @@ def recall(log: Log, incarnation: int, view: View, record: Record, decoded: Deco
         return written.outcome
     if isinstance(decoded, Command):
         ids = event_ids(log, incarnation, record, decoded)
-        stored = [view.known.get((decoded.stream, event_id)) for event_id in ids]
-        if all(stored):
-            events = [event for event in stored if event]
-            kind = Accepted if events[0].offset == record.offset else Duplicate
-            return _appended(kind, log, record, decoded, ids, events)
+        stored = [event for event_id in ids if (event := view.known.get((decoded.stream, event_id)))]
+        if len(stored) == len(ids):
+            kind = Accepted if stored[0].offset == record.offset else Duplicate
+            return _appended(kind, log, record, decoded, ids, stored)
     raise Misfit(
         f"the store has decided offset {record.offset} of {log}, but knows no answer to the command that is there"
     )
+
+
+def learn(view: View, events: list[RecordedEvent]) -> None:
+    """Fold events into what the view knows, so far as they were asked for."""
+    known, asked = view.known, view.asked
+    for event in events:
+        if asked is None or event.event_id in asked:
+            known[event.stream, event.event_id] = KnownEvent.of(event)
 
 
 def event_ids(log: Log, incarnation: int, record: Record, command: Command) -> list[str]:
@@ -144,7 +152,7 @@ def _appended(
     record: Record,
     command: Command,
     ids: list[str],
-    events: list[RecordedEvent],
+    events: Sequence[RecordedEvent] | Sequence[KnownEvent],
 ) -> Accepted | Duplicate:
     first, last = events[0], events[-1]
     return kind(
@@ -269,7 +277,7 @@ class Decider:
                 return self._duplicate(record, command, ids, stored)
         return _appended(Accepted, self.log, record, command, ids, self._append(record, command, ids, time_ms))
 
-    def _stored(self, command: Command, ids: list[str]) -> list[RecordedEvent]:
+    def _stored(self, command: Command, ids: list[str]) -> list[KnownEvent]:
         """The events that have these ids already, in the order of the ids."""
         self.remember()
         known = self.view.known
@@ -277,12 +285,10 @@ class Decider:
 
     def remember(self) -> None:
         """Bring the view's known events up to date, which no command that is presumed to be new asks for."""
-        known, events = self.view.known, self.events
-        for event in events[self.remembered :]:
-            known[event.stream, event.event_id] = event
-        self.remembered = len(events)
+        learn(self.view, self.events[self.remembered :])
+        self.remembered = len(self.events)
 
-    def _duplicate(self, record: Record, command: Command, ids: list[str], stored: list[RecordedEvent]) -> Outcome:
+    def _duplicate(self, record: Record, command: Command, ids: list[str], stored: list[KnownEvent]) -> Outcome:
         outcome = _appended(Duplicate, self.log, record, command, ids, stored)
         if stored[0].offset == record.offset:
             # An operator has started a new log, and offsets count from 0 again: `recall` would take this for the
@@ -307,7 +313,7 @@ class Decider:
             command.command_id,
         )
 
-    def _refuse(self, record: Record, command: Command, stored: list[RecordedEvent]) -> Refusal | None:
+    def _refuse(self, record: Record, command: Command, stored: list[KnownEvent]) -> Refusal | None:
         """Rows 9 to 11; None where the command is a duplicate, of the events in `stored`, or can be accepted."""
         if stored and len(stored) < len(command.events):
             detail = (
@@ -400,9 +406,10 @@ class Decider:
             self.view.refused[refused.stream, refused.command_id] = refused
 
 
-def _is_repeat(events: Sequence[NewEvent], stored: Sequence[RecordedEvent]) -> bool:
-    first = stored[0].version
-    return all(
-        there.version == first + index and same_content(new, there)
-        for index, (new, there) in enumerate(zip(events, stored, strict=True))
-    )
+def _is_repeat(events: Sequence[NewEvent], stored: Sequence[KnownEvent]) -> bool:
+    version = stored[0].version
+    for new, there in zip(events, stored, strict=True):
+        if there.version != version or not same_content(new, there):
+            return False
+        version += 1
+    return True

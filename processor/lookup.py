@@ -28,9 +28,10 @@ def wanted(log: Log, incarnation: int, entries: Iterable[Entry], offsets: list[i
     commands: list[tuple[str, str]] = []
     for record, decoded in entries:
         if isinstance(decoded, Command):
-            ids.setdefault(decoded.stream, []).extend(event_ids(log, incarnation, record, decoded))
-            if decoded.command_id is not UNSET:
-                commands.append((decoded.stream, decoded.command_id))
+            command = decoded
+            ids.setdefault(command.stream, []).extend(event_ids(log, incarnation, record, command))
+            if command.command_id is not UNSET:
+                commands.append((command.stream, command.command_id))
     return Wanted(ids, commands, offsets)
 
 
@@ -45,7 +46,8 @@ def presumed_new(heads: Mapping[str, Head], entries: Iterable[Entry]) -> set[int
     for record, decoded in entries:
         if not isinstance(decoded, Command):
             continue
-        stream, expected = decoded.stream, decoded.expected_version
+        command = decoded
+        stream, expected = command.stream, command.expected_version
         if stream in versions:
             version = versions[stream]
         else:
@@ -53,7 +55,7 @@ def presumed_new(heads: Mapping[str, Head], entries: Iterable[Entry]) -> set[int
             version = head.version if head else 0
         if expected == version or (version == 0 and expected in ("any", "no_stream")):
             presumed.add(record.offset)
-            versions[stream] = (version or 0) + len(decoded.events)
+            versions[stream] = (version or 0) + len(command.events)
         elif isinstance(expected, str):
             versions[stream] = None
     return presumed

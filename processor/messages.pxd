@@ -21,12 +21,17 @@ cdef extern from *:
 
     typedef struct {
         PyObject_HEAD
+        PyObject *data, *metadata, *offset, *position, *schema_version, *type, *version;
+    } TidemarkKnownEvent;
+
+    typedef struct {
+        PyObject_HEAD
         PyObject *number, *version;
     } TidemarkHead;
 
     typedef struct {
         PyObject_HEAD
-        PyObject *heads, *known, *presumed_new, *refused, *refused_at;
+        PyObject *asked, *heads, *known, *presumed_new, *refused, *refused_at;
     } TidemarkView;
     """
 
@@ -62,11 +67,21 @@ cdef extern from *:
         cdef object type
         cdef object version
 
+    ctypedef class processor.messages.KnownEvent [object TidemarkKnownEvent, check_size error]:
+        cdef object data
+        cdef object metadata
+        cdef object offset
+        cdef object position
+        cdef object schema_version
+        cdef object type
+        cdef object version
+
     ctypedef class processor.messages.Head [object TidemarkHead, check_size error]:
         cdef object number
         cdef object version
 
     ctypedef class processor.messages.View [object TidemarkView, check_size error]:
+        cdef object asked
         cdef dict heads
         cdef dict known
         cdef set presumed_new

@@ -181,6 +181,25 @@ class RecordedEvent(Struct, frozen=True, gc=False):
     hash: bytes
 
 
+class KnownEvent(Struct, frozen=True, gc=False):
+    """What there has to be known of a recorded event to tell whether it is sent again, and to answer that."""
+
+    version: int
+    position: int
+    type: str
+    schema_version: int
+    data: bytes
+    metadata: bytes
+    offset: int
+
+    @classmethod
+    def of(cls, event: RecordedEvent) -> Self:
+        """What there has to be known of this one."""
+        return cls(
+            event.version, event.position, event.type, event.schema_version, event.data, event.metadata, event.offset
+        )
+
+
 # --- outcomes
 
 Reason = Literal[
@@ -302,20 +321,23 @@ class Head(Struct, frozen=True, gc=False):
 class View(Struct):
     """What `decide` has to know of a log's past, and nothing else. It folds every decision into it.
 
-    A `Decider` folds its events' ids into `known` when they are asked for: see `remember`.
+    A `Decider` folds its events into `known` when they are asked for: see `remember`.
 
     heads: by stream name; a name that was asked for and is missing has no stream.
     known: by (stream, event id); an id that was asked for and is missing is new.
     refused: by (stream, command id).
     refused_at: by command offset, for offsets that are decided already.
     presumed_new: the offsets of commands whose event ids were not asked for.
+    asked: the event ids that were asked for, in whatever stream; of other events nothing is folded into `known`. None
+    where all are.
     """
 
     heads: dict[str, Head]
-    known: dict[tuple[str, str], RecordedEvent]
+    known: dict[tuple[str, str], KnownEvent]
     refused: dict[tuple[str, str], RefusedCommand]
     refused_at: dict[int, RefusedCommand]
     presumed_new: set[int] = field(default_factory=set)
+    asked: set[str] | None = None
 
     @classmethod
     def empty(cls) -> "View":

@@ -12,6 +12,7 @@ from processor.decide import decide, recall
 from processor.messages import (
     Checkpoint,
     Head,
+    KnownEvent,
     Limits,
     Log,
     Outcome,
@@ -87,7 +88,7 @@ class Past:
         """All that is known, as it would be loaded."""
         return View(
             heads=dict(self.heads),
-            known={(event.stream, event.event_id): event for event in self.events},
+            known={(event.stream, event.event_id): KnownEvent.of(event) for event in self.events},
             refused={(it.stream, it.command_id): it for it in self.refused if it.stream and it.command_id},
             refused_at={it.offset: it for it in self.refused},
         )

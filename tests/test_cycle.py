@@ -57,8 +57,11 @@ class Told(Meter, CycleMeter):
         self.stations.append(("cycle", [(piece.begin, piece.end) for piece in slices]))
         return self
 
-    def loading(self, known: int, unknown: int) -> None:
-        self.stations.append(("loading", known, unknown))
+    def read(self, *, known: int, unknown: int) -> None:
+        self.stations.append(("read", known, unknown))
+
+    def loading(self) -> None:
+        self.stations.append("loading")
 
     def loaded(self) -> None:
         self.stations.append("loaded")
@@ -138,8 +141,8 @@ async def test_the_meter_is_told_of_each_station_once(bench: Bench) -> None:
     async with bench.running():
         await bench.outlet.given.wait()
     assert bench.told.stations == [
-        ("owning", LOG), ("received", 0), ("cycle", [(0, 3)]), ("loading", 0, 1), "loaded", "decided", "committing",
-        ("committed", [3], {LOG: Committed.YES}),
+        ("owning", LOG), ("received", 0), ("cycle", [(0, 3)]), ("read", 0, 1), "loading", "loaded", "decided",
+        "committing", ("committed", [3], {LOG: Committed.YES}),
     ]  # fmt: skip
 
 
@@ -494,8 +497,34 @@ async def test_what_the_store_need_not_be_asked_about_is_decided_before_it_has_a
         store.may_answer.set()
         while len(bench.outlet.publications) < 3:
             await asyncio.sleep(0)
-    assert ("loading", 1, 1) in bench.told.stations
+    assert bench.told.stations.index("loaded") < bench.told.stations.index(("read", 1, 0))
     assert {log: to.next_offset for log, to in (await bench.store.checkpoints()).items()} == {LOG: 2, other: 1}
+
+
+async def test_while_the_store_looks_up_the_next_shares_are_read_and_those_before_are_decided(bench: Bench) -> None:
+    bench.use(store := SilentStore(), batch_size=100_000)
+    logs = [Log("default", (LOG.partition + number) % PARTITIONS) for number in range(3)]
+    owned = [await bench.own(log) for log in logs]
+    for log in logs:
+        bench.cycles.offer(piece(0, 2_000, log=log))
+    read, answered = ("read", 0, 1), asyncio.Event()
+    bench.told.loaded = answered.set  # type: ignore[method-assign]
+    async with bench.running():
+        await store.asked.wait()
+        while bench.told.stations[-1] != "loading":
+            await asyncio.sleep(0)
+        assert bench.told.stations.count(read) == 2
+        store.may_answer.set()
+        await answered.wait()
+        store.may_answer.clear()
+        while bench.told.stations.count("loading") < 2:
+            await asyncio.sleep(0)
+        assert bench.told.stations.count(read) == 3
+        assert [len(log.pending) for log in owned] == [1, 0, 0]
+        store.may_answer.set()
+        while len(bench.outlet.publications) < 3:
+            await asyncio.sleep(0)
+    assert [to.next_offset for to in (await bench.store.checkpoints()).values()] == [2_000] * 3
 
 
 async def test_events_that_were_stored_are_found_though_their_command_now_expects_the_right_version(

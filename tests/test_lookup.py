@@ -93,6 +93,7 @@ def restricted(past: Past, asked: Wanted, presumptions: set[int]) -> View:
         refused={key: refused for key, refused in everything.refused.items() if key in asked.commands},
         refused_at={},
         presumed_new=presumptions,
+        asked={event_id for _, event_id in keys},
     )
 
 

@@ -18,13 +18,13 @@ from sqlalchemy import BigInteger
 import processor.decide as compiled
 from processor.chain import genesis, recorded, recorded_in_python
 from processor.codec import decode, decode_in_full
-from processor.lookup import presumed_new
+from processor.lookup import doubtful, presumed_new, streams_of, wanted
 from processor.messages import Command, Head, Limits, Log, NewEvent, Plan, RecordedEvent
 from processor.stores import postgres
 from processor.stores.rows import Row, event_rows
 from processor.stores.sqlite import event_lists, event_lists_in_python
 from processor.stores.tables import events
-from tests.records import RULES, SomeRecord, command, event, record
+from tests.records import LOG, RULES, SomeRecord, command, event, record
 from tests.test_codec import json_values, text
 from tests.test_decide import a_past, some_logs
 
@@ -35,18 +35,19 @@ pytestmark = pytest.mark.skipif(
 SOURCES = Path(__file__).parents[1] / "processor"
 
 
-def as_it_stands() -> ModuleType:
-    """`decide.py` as Python, with what it calls as Python, too."""
-    spec = importlib.util.spec_from_file_location("decide_as_it_stands", SOURCES / "decide.py")
+def as_it_stands(name: str, **called: object) -> ModuleType:
+    """A module as Python, with what it calls as Python, too."""
+    spec = importlib.util.spec_from_file_location(f"{name}_as_it_stands", SOURCES / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.recorded = recorded_in_python  # type: ignore[attr-defined]
+    vars(module).update(called)
     return module
 
 
-PYTHON = as_it_stands()
+PYTHON = as_it_stands("decide", recorded=recorded_in_python)
+LOOKUP = as_it_stands("lookup", event_ids=PYTHON.event_ids)
 
 names = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=40)
 # On both sides of what is gathered before it is hashed.
@@ -64,7 +65,7 @@ commands = st.builds(
 
 
 def test_all_that_can_be_compiled_is() -> None:
-    paths = [SOURCES / "decide.py", *SOURCES.rglob("*.pyx")]
+    paths = [SOURCES / "decide.py", SOURCES / "lookup.py", *SOURCES.rglob("*.pyx")]
     assert [path for path in paths if not [*path.parent.glob(f"{path.stem}.*.so")]] == []
 
 
@@ -88,6 +89,18 @@ def test_the_decision_is_the_same(split: bool, records: list[SomeRecord], data: 
 
         assert decided(compiled) == decided(PYTHON)
         past.plan(*records[begin:end])
+
+
+@given(some_logs, st.dictionaries(st.sampled_from(["order-42", "order-8"]), st.builds(Head, counts, st.integers(0, 3))))
+def test_what_is_looked_up_is_the_same(records: list[SomeRecord], heads: dict[str, Head]) -> None:
+    entries = [(it, decode(it.key, it.value, Limits())) for it in records]
+    presumed = presumed_new(heads, entries)
+    assert presumed == LOOKUP.presumed_new(heads, entries)
+    for refused in (None, set(), {"c-1"}):
+        asked = doubtful(LOG, 1, entries, presumed, refused)
+        assert asked == LOOKUP.doubtful(LOG, 1, entries, presumed, refused)
+    assert wanted(LOG, 0, entries, [3]) == LOOKUP.wanted(LOG, 0, entries, [3])
+    assert streams_of(entries) == LOOKUP.streams_of(entries)
 
 
 @given(commands, counts, counts, counts, counts, st.none() | names)

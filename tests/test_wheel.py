@@ -49,6 +49,7 @@ def test_a_wheel_has_its_native_part_and_says_what_it_is_for(source: Path) -> No
         "processor/_messages",
         "processor/decide",
         "processor/kafka/_layout",
+        "processor/lookup",
         "processor/stores/_postgres",
         "processor/stores/_sqlite",
     ]

@@ -10,7 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from processor.chain import genesis
-from processor.messages import Checkpoint, Head, Log, Plan, RecordedEvent, RefusedCommand, View, Wanted
+from processor.messages import Checkpoint, Head, KnownEvent, Log, Plan, RecordedEvent, RefusedCommand, View, Wanted
 from processor.store import Committed, StreamInfo, Usage
 from processor.stores.tables import id_bytes
 
@@ -49,7 +49,7 @@ class _LogState:
             for event_id in event_ids:
                 position = self.known.get(_known_key(stream.number, event_id))
                 if position is not None:
-                    view.known[name, event_id] = _unpack(self.events[position - 1])
+                    view.known[name, event_id] = KnownEvent.of(_unpack(self.events[position - 1]))
         view.refused.update((key, self.refused_ids[key]) for key in wanted.commands if key in self.refused_ids)
         for offset in wanted.offsets:
             refused = self.refused.get((self.checkpoint.incarnation, offset))

@@ -10,6 +10,7 @@ import asyncio
 import operator
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import cache
 from typing import Any, TypeVar
 
 import asyncpg
@@ -99,12 +100,39 @@ _NO_RIGHT = ": `tidemark migrate grants` prints the SQL that gives a role what i
 _DIALECT = PGDialect_asyncpg()  # type: ignore[no-untyped-call]
 
 
-def _given(first: int, columns: Iterable[Column[Any]]) -> str:
-    """Rows that come as one array for each column, in the parameters from number `first` on; an item for FROM."""
+def _given(first: int, columns: Sequence[Column[Any]], place: str | None = None) -> str:
+    """Rows that come as one array for each column, in the parameters from number `first` on; an item for FROM.
+
+    `place` names a column more, which counts them from 1.
+    """
     names = [column.name for column in columns]
-    types = [column.type.compile(_DIALECT).partition(" ")[0] for column in columns]
-    arrays = ", ".join(f"${number}::{name}[]" for number, name in enumerate(types, first))
-    return f"unnest({arrays}) AS given ({', '.join(names)})"
+    arrays = ", ".join(f"${number}::{_array_type(column)}" for number, column in enumerate(columns, first))
+    if place is None:
+        return f"unnest({arrays}) AS given ({', '.join(names)})"
+    return f"unnest({arrays}) WITH ORDINALITY AS given ({', '.join((*names, place))})"
+
+
+def _array_type(column: Column[Any]) -> str:
+    name = column.type.compile(_DIALECT).partition(" ")[0]
+    return f"text::{name}[]" if _is_literal(column) else f"{name}[]"
+
+
+@cache
+def _is_literal(column: Column[Any]) -> bool:
+    """Whether an array of it comes as its text, as what needs no quotes can, and is never null.
+
+    Of the elements of any other, asyncpg asks one by one whether they are arrays too: most of what one costs.
+    """
+    return column.type.compile(_DIALECT) in ("INTEGER", "BIGINT", "UUID")
+
+
+def _arrays(rows: Sequence[Row], columns: Sequence[Column[Any]]) -> list[Any]:
+    """Rows as the parameters that `_given` declares."""
+    arrays = zip(*rows, strict=True) if rows else [()] * len(columns)
+    return [
+        f"{{{','.join(map(str, array))}}}" if _is_literal(column) else array
+        for column, array in zip(columns, arrays, strict=True)
+    ]
 
 
 def _names(columns: Iterable[Column[Any]]) -> str:
@@ -112,10 +140,15 @@ def _names(columns: Iterable[Column[Any]]) -> str:
 
 
 _LOG = (checkpoints.c.tenant, checkpoints.c.partition)
+_STREAM_KEY = (*_LOG, streams.c.name)
+_EVENT_KEY = (*_LOG, events.c.stream, events.c.event_id)
+_COMMAND_KEY = (*_LOG, refused.c.stream, refused.c.command_id)
+_OFFSET_KEY = (*_LOG, refused.c.command_offset)
 _STREAM = tuple(streams.columns)
 _EVENT = tuple(events.columns)
 _REFUSAL = tuple(refused.columns)
 _PLAN = (*_LOG, Column("before", BigInteger), *CHECKPOINT)
+_ACKNOWLEDGED = (*_LOG, *(checkpoints.c[name] for name in ("epoch", "acknowledged_offset", "acknowledged_position")))
 
 _SIZE = text(
     "SELECT sum(pg_total_relation_size(name::regclass))::bigint FROM unnest(ARRAY["
@@ -138,48 +171,45 @@ RETURNING {_names((*_LOG, *CHECKPOINT))}
 """
 
 
-def _at(table: str, columns: str, key: str) -> str:
-    """Where a table has a key, as a range of one, in the order of the index that has these columns.
+def _at(table: str, key: Sequence[Column[Any]]) -> str:
+    """Where a table has the key that is given, as a range of one, in the order of the index that has these columns.
 
     By equality, the planner is free to take an index that begins with the same columns, and to read a whole log or
     stream for each key, or to drive the join from the other side: right for the small table that it knew.
     """
-    names = ", ".join(f"{table}.{column}" for column in columns.split())
-    return f"ROW({names}) >= ROW({key}) AND ROW({names}) <= ROW({key}) ORDER BY {names}"
+    names, given = (", ".join(f"{place}.{column.name}" for column in key) for place in (table, "given"))
+    return f"ROW({names}) >= ROW({given}) AND ROW({names}) <= ROW({given}) ORDER BY {names}"
 
 
-_STREAM_KEY = "given.tenant, given.partition, given.name"
 _HEADS = f"""
 SELECT streams.tenant, streams.partition, streams.name, streams.number, streams.version
-FROM {_given(1, (*_LOG, streams.c.name))}
+FROM {_given(1, _STREAM_KEY)}
 CROSS JOIN LATERAL (
-    SELECT * FROM streams WHERE {_at("streams", "tenant partition name", _STREAM_KEY)} LIMIT 1
+    SELECT * FROM streams WHERE {_at("streams", _STREAM_KEY)} LIMIT 1
 ) AS streams
 """
 
-_EVENT_KEY = "given.tenant, given.partition, given.stream, given.event_id"
 _KNOWN = f"""
-SELECT {", ".join(map(str, KNOWN))}
-FROM {_given(1, (*_LOG, events.c.stream, events.c.event_id))}
+SELECT given.place, {", ".join(map(str, KNOWN))}
+FROM {_given(1, _EVENT_KEY, "place")}
 CROSS JOIN LATERAL (
-    SELECT * FROM events WHERE {_at("events", "tenant partition stream event_id", _EVENT_KEY)} LIMIT 1
+    SELECT * FROM events WHERE {_at("events", _EVENT_KEY)} LIMIT 1
 ) AS events
 """
 
-_COMMAND_KEY = "given.tenant, given.partition, given.stream, given.command_id"
 _REFUSED = f"""
 SELECT refused.tenant, refused.partition, {", ".join(map(str, REMEMBERED))}
-FROM {_given(1, (*_LOG, refused.c.stream, refused.c.command_id))}
+FROM {_given(1, _COMMAND_KEY)}
 CROSS JOIN LATERAL (
     SELECT * FROM refused
-    WHERE command_id IS NOT NULL AND {_at("refused", "tenant partition stream command_id", _COMMAND_KEY)}
+    WHERE command_id IS NOT NULL AND {_at("refused", _COMMAND_KEY)}
 ) AS refused
 ORDER BY refused.incarnation, refused.command_offset
 """
 
 _REFUSED_AT = f"""
 SELECT tenant, partition, {", ".join(map(str, REMEMBERED))}
-FROM {_given(1, (*_LOG, refused.c.command_offset))}
+FROM {_given(1, _OFFSET_KEY)}
 JOIN checkpoints USING (tenant, partition)
 JOIN refused USING (tenant, partition, incarnation, command_offset)
 """
@@ -220,7 +250,7 @@ WITH asked AS MATERIALIZED (
     SELECT * FROM {_given(37, _REFUSAL)} WHERE (SELECT all_held FROM standing)
 ), moved AS (
     UPDATE checkpoints SET
-        next_offset = CASE WHEN (SELECT count(*) FROM headed) = cardinality($32) THEN asked.next_offset END,
+        next_offset = CASE WHEN (SELECT count(*) FROM headed) = cardinality($36) THEN asked.next_offset END,
         next_position = asked.next_position,
         streams = asked.streams,
         chain = asked.chain,
@@ -243,7 +273,7 @@ SELECT all_held FROM standing
 _ACKNOWLEDGE = f"""
 WITH held AS (
     SELECT tenant, partition, given.acknowledged_offset, given.acknowledged_position
-    FROM {_given(1, (*_LOG, *(checkpoints.c[n] for n in ("epoch", "acknowledged_offset", "acknowledged_position"))))}
+    FROM {_given(1, _ACKNOWLEDGED)}
     JOIN checkpoints USING (tenant, partition, epoch)
     WHERE checkpoints.acknowledged_offset < given.acknowledged_offset
         OR checkpoints.acknowledged_position < given.acknowledged_position
@@ -349,10 +379,10 @@ class PostgresStore:
         async with self._driver() as driver:
             tenants = await self._tenants_of(driver, wanted)
             views = Views(wanted, tenants)
-            views.add_heads(await _look_up(driver, _HEADS, views.streams()))
-            views.add_known(await _look_up(driver, _KNOWN, views.event_ids(str)))
-            views.add_refused(await _look_up(driver, _REFUSED, views.commands()))
-            views.add_refused_at(await _look_up(driver, _REFUSED_AT, views.offsets()))
+            views.add_heads(await _look_up(driver, _HEADS, _STREAM_KEY, views.streams()))
+            views.add_known(await _look_up(driver, _KNOWN, _EVENT_KEY, views.event_ids(str)))
+            views.add_refused(await _look_up(driver, _REFUSED, _COMMAND_KEY, views.commands()))
+            views.add_refused_at(await _look_up(driver, _REFUSED_AT, _OFFSET_KEY, views.offsets()))
         return views.by_log
 
     @contextmanager
@@ -426,7 +456,7 @@ class PostgresStore:
                 if log.tenant in tenants
             ]
             if rows:
-                await driver.execute(_ACKNOWLEDGE, *zip(*rows, strict=True))
+                await driver.execute(_ACKNOWLEDGE, *_arrays(rows, _ACKNOWLEDGED))
 
     async def forget_refused(self, log: Log, before_log_time_ms: int, limit: int) -> int:
         async with self._writing, self._driver() as driver:
@@ -553,9 +583,11 @@ def _is_small(plans: Iterable[Plan]) -> bool:
     return sum(len(plan.events) for plan in plans) <= _FEW_EVENTS
 
 
-async def _look_up(driver: asyncpg.Connection, query: str, rows: Sequence[Row]) -> list[Any]:
-    """What `query` finds for rows that it takes as one array for each column."""
-    return await driver.fetch(query, *zip(*rows, strict=True)) if rows else []
+async def _look_up(
+    driver: asyncpg.Connection, query: str, key: Sequence[Column[Any]], keys: Sequence[Row]
+) -> list[Any]:
+    """What `query` finds for the keys that it is given."""
+    return await driver.fetch(query, *_arrays(keys, key)) if keys else []
 
 
 async def _copy(driver: asyncpg.Connection, plans: Sequence[tuple[int, Plan]]) -> None:
@@ -595,11 +627,6 @@ def _event_rows(plans: Sequence[tuple[int, Plan]]) -> list[Row]:
 
 def _places(rows: Iterable[Any]) -> dict[tuple[int, int], tuple[int, int]]:
     return {(tenant, partition): (epoch, next_offset) for tenant, partition, epoch, next_offset in rows}
-
-
-def _arrays(rows: Sequence[Row], columns: Sequence[Column[Any]]) -> list[Sequence[Any]]:
-    """Rows as the parameters that `_given` declares: one array for each column."""
-    return list(zip(*rows, strict=True)) if rows else [()] * len(columns)
 
 
 # --- connections

@@ -116,8 +116,8 @@ SELECT tenant, partition, name, number, version FROM wanted CROSS JOIN streams U
 """
 
 _KNOWN = f"""
-WITH wanted (tenant, partition, stream, event_id) AS (VALUES %s)
-SELECT {", ".join(map(str, KNOWN))}
+WITH wanted (place, tenant, partition, stream, event_id) AS (VALUES %s)
+SELECT wanted.place, {", ".join(map(str, KNOWN))}
 FROM wanted CROSS JOIN events USING (tenant, partition, stream, event_id)
 """
 
@@ -414,7 +414,8 @@ async def in_thread(connection: AsyncConnection, work: Callable[[sqlite3.Connect
 
 def _fill(driver: sqlite3.Connection, views: Views) -> None:
     views.add_heads(_look_up(driver, _HEADS, views.streams()))
-    views.add_known(_look_up(driver, _KNOWN, views.event_ids(id_bytes)))
+    wanted = [(place, *row) for place, row in enumerate(views.event_ids(id_bytes), 1)]
+    views.add_known(_look_up(driver, _KNOWN, wanted))
     views.add_refused(_look_up(driver, _REFUSED, views.commands()))
     views.add_refused_at(_look_up(driver, _REFUSED_AT, views.offsets()))
 

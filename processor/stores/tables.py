@@ -163,8 +163,16 @@ RECORDED = (
 )
 """What makes a `RecordedEvent`, in the order of its fields; from `events` joined with `streams`."""
 
-KNOWN = (events.c.tenant, events.c.partition, events.c.stream, *RECORDED[1:])
-"""The same from `events` alone, with the stream's number for its name, behind tenant and partition."""
+KNOWN = (
+    events.c.version,
+    events.c.position,
+    events.c.type,
+    events.c.schema_version,
+    events.c.data,
+    events.c.metadata,
+    events.c.command_offset,
+)
+"""What makes a `KnownEvent`, in the order of its fields."""
 
 REMEMBERED = (
     refused.c.command_offset,

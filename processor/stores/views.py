@@ -9,9 +9,8 @@ from typing import Any
 
 import msgspec
 
-from processor.messages import Head, Log, Outcome, RecordedEvent, RefusedCommand, View, Wanted
+from processor.messages import Head, KnownEvent, Log, Outcome, RefusedCommand, View, Wanted
 from processor.stores.rows import Row
-from processor.stores.tables import id_text
 
 _outcome: msgspec.json.Decoder[Outcome] = msgspec.json.Decoder(Outcome)
 
@@ -25,7 +24,7 @@ class Views:
         self._views = {
             (tenants[log.tenant], log.partition): view for log, view in self.by_log.items() if log.tenant in tenants
         }
-        self._names: dict[tuple[int, int, int], str] = {}
+        self._asked: list[tuple[View, str, str]] = []
 
     def _each(self) -> Iterator[tuple[int, int, Wanted]]:
         for (tenant, partition), wanted in self._wanted.items():
@@ -49,21 +48,20 @@ class Views:
         """The wanted event ids, as the driver takes them, behind the number of their stream."""
         rows: list[Row] = []
         for tenant, partition, wanted in self._each():
-            heads = self._views[tenant, partition].heads
+            view = self._views[tenant, partition]
             for name, event_ids in wanted.event_ids.items():
-                head = wanted.heads.get(name) or heads.get(name)
+                head = wanted.heads.get(name) or view.heads.get(name)
                 if head is not None:
-                    self._names[tenant, partition, head.number] = name
-                    rows.extend((tenant, partition, head.number, event_id_as(event_id)) for event_id in event_ids)
+                    rows += [(tenant, partition, head.number, event_id_as(event_id)) for event_id in event_ids]
+                    self._asked += [(view, name, event_id) for event_id in event_ids]
         return rows
 
     def add_known(self, rows: Iterable[Any]) -> None:
-        """Rows of tenant, partition, the stream's number, and the `KNOWN` columns of a wanted event."""
-        for tenant, partition, number, version, position, found_id, *fields in rows:
-            name = self._names[tenant, partition, number]
-            event_id = id_text(found_id)
-            event = RecordedEvent(name, version, position, event_id, *fields)
-            self._views[tenant, partition].known[name, event_id] = event
+        """Rows of an event's place among `event_ids`, counted from 1, and its `KNOWN` columns."""
+        asked = self._asked
+        for place, version, position, kind, schema_version, data, metadata, offset in rows:
+            view, name, event_id = asked[place - 1]
+            view.known[name, event_id] = KnownEvent(version, position, kind, schema_version, data, metadata, offset)
 
     def commands(self) -> list[Row]:
         """The wanted refusals: stream and command id."""

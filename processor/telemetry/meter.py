@@ -122,7 +122,7 @@ class CycleTimes(CycleMeter):
         self._meter = meter
         self._trace = trace
         self._since_s = time.perf_counter()
-        self._deciding_s = 0.0
+        self._deciding_s = self._loading_s = 0.0
 
     def _lap_s(self) -> float:
         now_s = time.perf_counter()
@@ -130,18 +130,22 @@ class CycleTimes(CycleMeter):
         self._since_s = now_s
         return lap_s
 
-    def loading(self, known: int, unknown: int) -> None:
-        """What need not be looked up is decided."""
+    def read(self, *, known: int, unknown: int) -> None:
+        """Count the heads."""
         self._meter.heads["hit"] += known
         self._meter.heads["miss"] += unknown
-        self._deciding_s = self._lap_s()
+
+    def loading(self) -> None:
+        """What can be decided without the store's answer is decided."""
+        self._deciding_s += self._lap_s()
 
     def loaded(self) -> None:
-        """What the store said is there."""
-        self._meter.stages["load"].add(self._lap_s())
+        """The answer is there."""
+        self._loading_s += self._lap_s()
 
     def decided(self) -> None:
         """The plans are made."""
+        self._meter.stages["load"].add(self._loading_s)
         self._meter.stages["decide"].add(self._deciding_s + self._lap_s())
         if self._trace is not None:
             self._trace.decided()

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from processor.chain import genesis
 from processor.codec import decode
 from processor.decide import decide
-from processor.messages import Checkpoint, Conflict, Head, Limits, Log, Plan, Rejected, View, Wanted
+from processor.messages import Checkpoint, Conflict, Head, KnownEvent, Limits, Log, Plan, Rejected, View, Wanted
 from processor.store import Committed, Store, StreamInfo, Usage
 from processor.stores import open_store
 from processor.stores.memory import MemoryStore
@@ -96,7 +96,7 @@ async def test_what_is_wanted_is_loaded_and_nothing_else(store: Store) -> None:
         {LOG: Wanted({one: [event_id(2), event_id(9)], other: [], "order-none": [event_id(1)]}, [], [])}
     )
     assert views[LOG].heads == {one: Head(1, 3), other: Head(2, 1)}
-    assert views[LOG].known == {(one, event_id(2)): done.events[1]}
+    assert views[LOG].known == {(one, event_id(2)): KnownEvent.of(done.events[1])}
     assert views[LOG].refused == {}
     assert views[LOG].refused_at == {}
 
@@ -108,7 +108,7 @@ async def test_many_ids_are_loaded_at_once(store: Store) -> None:
         asked.setdefault(event.stream, []).append(event.event_id)
     view = (await store.load({LOG: Wanted(asked, [], [])}))[LOG]
     assert view.heads == done.heads
-    assert view.known == {(event.stream, event.event_id): event for event in done.events}
+    assert view.known == {(event.stream, event.event_id): KnownEvent.of(event) for event in done.events}
 
 
 async def test_an_event_id_is_known_within_its_stream_and_tenant_only(store: Store) -> None:
@@ -119,10 +119,10 @@ async def test_an_event_id_is_known_within_its_stream_and_tenant_only(store: Sto
     assert [event.event_id for event in events] == [event_id(1)] * 6
     views = await store.load({log: Wanted({stream_of(log): [event_id(1)]}, [], []) for log in (LOG, OTHER, ACME)})
     assert [len(view.known) for view in views.values()] == [1, 1, 1]
-    assert [view.known[stream_of(log), event_id(1)].hash for log, view in views.items()] == [
-        events[0].hash,
-        events[2].hash,
-        events[4].hash,
+    assert [view.known[stream_of(log), event_id(1)] for log, view in views.items()] == [
+        KnownEvent.of(events[0]),
+        KnownEvent.of(events[2]),
+        KnownEvent.of(events[4]),
     ]
 
 

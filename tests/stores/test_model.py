@@ -11,7 +11,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from msgspec.structs import replace
 
 from processor.chain import genesis
-from processor.messages import Checkpoint, Head, Log, Plan, RecordedEvent, RefusedCommand, View, Wanted
+from processor.messages import Checkpoint, Head, KnownEvent, Log, Plan, RecordedEvent, RefusedCommand, View, Wanted
 from processor.store import Committed, Store
 from processor.stores import open_store
 from tests.records import RULES
@@ -49,7 +49,7 @@ class ModelLog:
     def view(self) -> View:
         return View(
             heads=dict(self.heads),
-            known={(it.stream, it.event_id): it for it in self.events},
+            known={(it.stream, it.event_id): KnownEvent.of(it) for it in self.events},
             refused={(it.stream, it.command_id): it for it in self.refused if it.stream and it.command_id},
             refused_at={it.offset: it for it in self.refused},
         )

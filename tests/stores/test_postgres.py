@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from processor.errors import StoreUnreachable
-from processor.messages import Log, Wanted
+from processor.messages import KnownEvent, Log, Wanted
 from processor.store import Committed, Store
 from processor.stores import open_store, postgres
 from processor.stores.migrate import current, upgrade
@@ -171,7 +171,7 @@ async def test_a_tenant_that_another_worker_made_is_known(store: Store, other: S
     done = await commit(store, LOG, await claim(store), ship(LOG, 1))
     stream = stream_of(LOG)
     views = await other.load({LOG: Wanted({stream: [event_id(1)]}, [], [])})
-    assert views[LOG].known == {(stream, event_id(1)): done.events[0]}
+    assert views[LOG].known == {(stream, event_id(1)): KnownEvent.of(done.events[0])}
 
 
 async def test_a_url_s_own_settings_reach_the_server(store_url: str) -> None:
