@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 
 _REST_MS_PER_SLICE, _REST_MS_PER_SLICE_WHEN_BUSY = 0.75, 4.0
-_BUSY = 0.9
 _LEAST_REST_MS, _MOST_REST_MS = 2, 80
 _LOOK_EVERY_S = 0.25
 
@@ -19,9 +18,8 @@ def rest_ms(slices: float, busy: float) -> float:
 
     `busy` is the share of a processor that the worker uses, 0 to 1.
     """
-    # By a high power: what a slice costs is waited for by those behind it, of whom there are few until a worker has
-    # little of the processor left. Of one that is slow, not loaded, records would wait for the rest alone.
-    rest = max(_REST_MS_PER_SLICE, min(1.0, busy / _BUSY) ** 4 * _REST_MS_PER_SLICE_WHEN_BUSY) * slices
+    # By the square: what a slice costs is waited for by those behind it, who are more the busier the worker is.
+    rest = max(_REST_MS_PER_SLICE, busy**2 * _REST_MS_PER_SLICE_WHEN_BUSY) * slices
     return min(rest, _MOST_REST_MS) if rest >= _LEAST_REST_MS else 0.0
 
 
