@@ -113,10 +113,14 @@ async def test_many_ids_are_loaded_at_once(store: Store) -> None:
 
 async def test_an_event_id_is_known_within_its_stream_and_tenant_only(store: Store) -> None:
     checkpoints = await store.claim([LOG, OTHER, ACME])
-    for log in (LOG, OTHER, ACME):
-        await commit(store, log, checkpoints[log], ship(log, 1), ship(log, 1, stream=1))
-    events = [event for log in (LOG, OTHER, ACME) for event in await whole_log(store, log)]
-    assert [event.event_id for event in events] == [event_id(1)] * 6
+    for before, log in enumerate((LOG, OTHER, ACME)):
+        others = [ship(log, 2 + number) for number in range(before)]
+        await commit(store, log, checkpoints[log], *others, ship(log, 1), ship(log, 1, stream=1))
+    events = [
+        event for log in (LOG, OTHER, ACME) for event in await whole_log(store, log) if event.event_id == event_id(1)
+    ]
+    assert len(events) == 6
+    assert len({event.position for event in events[::2]}) == 3
     views = await store.load({log: Wanted({stream_of(log): [event_id(1)]}, [], []) for log in (LOG, OTHER, ACME)})
     assert [len(view.known) for view in views.values()] == [1, 1, 1]
     assert [view.known[stream_of(log), event_id(1)] for log, view in views.items()] == [
