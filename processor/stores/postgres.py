@@ -30,6 +30,7 @@ from processor.store import Committed, StreamInfo, Usage
 from processor.stores import grants, reads, schema
 from processor.stores.aside import Aside
 from processor.stores.connections import connections_of
+from processor.stores.drivers import Drivers
 from processor.stores.rows import Row, Types, event_rows, refused_rows, stream_rows
 from processor.stores.tables import CHECKPOINT, KNOWN, REMEMBERED, checkpoints, events, refused, streams
 from processor.stores.views import Views
@@ -323,11 +324,11 @@ class PostgresStore:
             "synchronous_commit": "on" if durability == "full" else "off",
             "default_transaction_read_only": "on" if read_only else "off",
         }
-        self._writers = make_engine(url, _WRITERS, {**settings, **_WRITER_SETTINGS})
+        self._writers = Drivers(self._place, _connecting(url, {**settings, **_WRITER_SETTINGS}), _WRITERS)
         # A large commit takes some round trips, each of which would wait for what is decided meanwhile.
         self._aside = Aside()
         staged = {"lock_timeout": f"{_STAGED_LOCK_TIMEOUT_S * 1_000:.0f}ms"}
-        self._copiers = make_engine(url, _COPIERS, {**settings, **_WRITER_SETTINGS, **staged})
+        self._copiers = Drivers(self._place, _connecting(url, {**settings, **_WRITER_SETTINGS, **staged}), _COPIERS)
         self._staged: list[_Staged] = []
         self._readers = make_engine(url, _READERS, {**settings, **_READER_SETTINGS})
         # One at a time: an acknowledgement must not keep a commit of the same worker from its checkpoint.
@@ -341,12 +342,14 @@ class PostgresStore:
 
     async def close(self) -> None:
         await _dispose(self._readers)
-        await _dispose(self._writers)
-        await self._aside.stop(lambda: _dispose(self._copiers))
+        await self._writers.close()
+        await self._aside.stop(self._copiers.close)
 
     async def examine(self) -> Usage:
         found = await self._read(self._examine)
-        return Usage(found, *connections_of(self._readers, self._writers, self._copiers))
+        used, most = connections_of(self._readers)
+        drivers = (self._writers, self._copiers)
+        return Usage(found, used + sum(each.used for each in drivers), most + sum(each.most for each in drivers))
 
     async def _examine(self, connection: AsyncConnection) -> int:
         await schema.check(connection, self._partitions)
@@ -427,8 +430,8 @@ class PostgresStore:
                 return await self._commit_over(self._writers, plans)
             return await asyncio.wrap_future(self._aside.start(self._commit_over(self._copiers, plans)))
 
-    async def _commit_over(self, engine: AsyncEngine, plans: Sequence[Plan]) -> dict[Log, Committed]:
-        async with self._driver(engine) as driver:
+    async def _commit_over(self, drivers: Drivers, plans: Sequence[Plan]) -> dict[Log, Committed]:
+        async with self._driver(drivers) as driver:
             numbered = await self._numbered(driver, plans)
             at_once = _is_small(plans) and len(numbered) == len(plans)
             try:
@@ -495,16 +498,11 @@ class PostgresStore:
     # --- connections
 
     @asynccontextmanager
-    async def _driver(self, engine: AsyncEngine | None = None) -> AsyncIterator[asyncpg.Connection]:
+    async def _driver(self, drivers: Drivers | None = None) -> AsyncIterator[asyncpg.Connection]:
         """A connection of asyncpg itself, without a transaction: statements for which each round trip counts."""
         with faults(self._place):
-            async with (engine or self._writers).connect() as connection:
-                try:
-                    yield (await connection.get_raw_connection()).driver_connection
-                except BaseException:
-                    # Broken, or cancelled in the middle of something: nobody is given it again.
-                    await connection.invalidate()
-                    raise
+            async with (drivers or self._writers).one() as driver:
+                yield driver
 
     async def _read(self, work: Callable[[AsyncConnection], Awaitable[_Result]]) -> _Result:
         with faults(self._place):
@@ -641,6 +639,20 @@ def make_engine(
     url: URL, connections: int, settings: Mapping[str, str], answer_timeout_s: float | None = _ANSWER_TIMEOUT_S
 ) -> AsyncEngine:
     """An engine whose connections commit each statement by itself, with time-outs for everything that may hang."""
+    return create_async_engine(
+        "postgresql+asyncpg://",
+        async_creator=_connecting(url, settings, answer_timeout_s),
+        pool_size=connections,
+        max_overflow=0,
+        pool_timeout=_POOL_TIMEOUT_S,
+        isolation_level="AUTOCOMMIT",
+    )
+
+
+def _connecting(
+    url: URL, settings: Mapping[str, str], answer_timeout_s: float | None = _ANSWER_TIMEOUT_S
+) -> Callable[[], Coroutine[Any, Any, asyncpg.Connection]]:
+    """What makes a connection."""
     # The driver reads the URL itself, so that it takes what other PostgreSQL clients take, sslmode for one.
     address = url.render_as_string(hide_password=False)
 
@@ -652,14 +664,7 @@ def make_engine(
             server_settings={**_SETTINGS, **settings},
         )
 
-    return create_async_engine(
-        "postgresql+asyncpg://",
-        async_creator=connect,
-        pool_size=connections,
-        max_overflow=0,
-        pool_timeout=_POOL_TIMEOUT_S,
-        isolation_level="AUTOCOMMIT",
-    )
+    return connect
 
 
 async def _dispose(engine: AsyncEngine) -> None:

@@ -11,11 +11,11 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 from urllib.parse import quote
 
 from msgspec.structs import astuple
@@ -214,7 +214,7 @@ class SqliteStore:
         self._lock_file: int | None = None
         self._writing = asyncio.Lock()
         self._paging = asyncio.Lock()
-        self._writer: AsyncEngine | None = None
+        self._writer: _Writer | None = None
         self._readers: AsyncEngine | None = None
         self._tenants: dict[str, int] = {}
 
@@ -227,7 +227,8 @@ class SqliteStore:
 
     async def _open_to_write(self) -> None:
         self._lock_file = lock(self._path)
-        self._writer = writer_engine(self._path, self._durability)
+        with faults(self._path):
+            self._writer = await _Writer.of(writer_engine(self._path, self._durability))
         await self._write(lambda connection: schema.migrate(connection, self._partitions))
         self._readers = reader_engine(self._path)
 
@@ -240,10 +241,10 @@ class SqliteStore:
     async def close(self) -> None:
         async with self._writing:
             # The writer goes last: the connection that is closed last checkpoints.
-            for engine in (self._readers, self._writer):
-                if engine is not None:
+            for opened in (self._readers, self._writer):
+                if opened is not None:
                     with suppress(SQLAlchemyError):
-                        await engine.dispose()
+                        await opened.dispose()
             self._readers = self._writer = None
             if self._lock_file is not None:
                 os.close(self._lock_file)
@@ -251,7 +252,8 @@ class SqliteStore:
 
     async def examine(self) -> Usage:
         await self._read(lambda connection: schema.check(connection, self._partitions))
-        return Usage(self._bytes(), *connections_of(self._readers, self._writer))
+        used, most = connections_of(self._readers)
+        return Usage(self._bytes(), used + self._writing.locked(), most + (self._writer is not None))
 
     def _bytes(self) -> int:
         return sum(part.stat().st_size for name in ("", "-wal") if (part := Path(f"{self._path}{name}")).exists())
@@ -278,13 +280,13 @@ class SqliteStore:
         return await self._read(lambda connection: reads.read_refused_ids(connection, logs, limit))
 
     async def load(self, wanted: Mapping[Log, Wanted]) -> dict[Log, View]:
+        tenants = await self._known_tenants(wanted)
+        views = Views(wanted, tenants)
         # Beside a commit by a connection of its own, as the next cycle is decided meanwhile.
-        run = self._read if self._read_only or self._writing.locked() else self._alone
-        return await run(lambda connection: self._load(connection, wanted))
-
-    async def _load(self, connection: AsyncConnection, wanted: Mapping[Log, Wanted]) -> dict[Log, View]:
-        views = Views(wanted, await self._tenants_of(connection, wanted))
-        await in_thread(connection, lambda driver: _fill(driver, views))
+        if self._read_only or self._writing.locked():
+            await self._read(lambda connection: in_thread(connection, lambda driver: _fill(driver, views)))
+        else:
+            await self._alone(lambda driver: _fill(driver, views))
         return views.by_log
 
     def staged(self, plans: Sequence[Plan]) -> AbstractContextManager[None]:  # noqa: ARG002 - nothing goes on beside a commit
@@ -292,14 +294,12 @@ class SqliteStore:
 
     async def commit(self, plans: Sequence[Plan]) -> dict[Log, Committed]:
         logs = [plan.log for plan in plans]
-        tenants = self._tenants
-        if not tenants.keys() >= {log.tenant for log in logs}:
-            tenants = await self._alone(lambda connection: self._tenants_of(connection, logs))
+        tenants = await self._known_tenants(logs)
         known = [(tenants[plan.log.tenant], plan) for plan in plans if plan.log.tenant in tenants]
         # The rows are made here, where they are waited for by nobody: the thread has enough to do.
         decided = _Decided(self._path, known, event_lists(known, _CHUNK), asyncio.get_running_loop())
         try:
-            written = await self._alone(lambda connection: in_thread(connection, decided.commit))
+            written = await self._alone(decided.commit)
         except _EventIdTaken:
             return dict.fromkeys(logs, Committed.TAKEN)
         return {log: Committed.YES if log in written else Committed.FENCED for log in logs}
@@ -321,6 +321,12 @@ class SqliteStore:
         return await self._write(
             lambda connection: in_thread(connection, lambda driver: _execute_many(driver, _FORGET, asked))
         )
+
+    async def _known_tenants(self, logs: Iterable[Log]) -> dict[str, int]:
+        known = self._tenants
+        if known.keys() >= {log.tenant for log in logs}:
+            return known
+        return await self._read(lambda connection: self._tenants_of(connection, logs))
 
     async def _tenants_of(self, connection: AsyncConnection, logs: Iterable[Log]) -> dict[str, int]:
         """The tenants' numbers, which never change; those of unknown tenants are missing."""
@@ -362,27 +368,18 @@ class SqliteStore:
 
         A connection given up in the middle of a write would have a second one writing beside it.
         """
-        return await _shielded(self._to_end(self._open_writer.begin, work))
+        return await _shielded(self._to_end(lambda writer: writer.transaction(work)))
 
-    async def _alone(self, work: Callable[[AsyncConnection], Awaitable[_Result]]) -> _Result:
-        """Use the writer's connection, to the end likewise. Nobody writes meanwhile: a read needs no transaction."""
-        return await _shielded(self._to_end(self._open_writer.connect, work))
+    async def _alone(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
+        """Use the writer's connection in its thread, to the end likewise."""
+        return await _shielded(self._to_end(lambda writer: writer.run(work)))
 
-    @property
-    def _open_writer(self) -> AsyncEngine:
-        if self._writer is None:
-            raise TidemarkError("the store is closed, or was opened for reading only")
-        return self._writer
-
-    async def _to_end(
-        self,
-        connect: Callable[[], AbstractAsyncContextManager[AsyncConnection]],
-        work: Callable[[AsyncConnection], Awaitable[_Result]],
-    ) -> _Result:
+    async def _to_end(self, work: Callable[["_Writer"], Awaitable[_Result]]) -> _Result:
         async with self._writing:
+            if self._writer is None:
+                raise TidemarkError("the store is closed, or was opened for reading only")
             with faults(self._path):
-                async with connect() as connection:
-                    return await work(connection)
+                return await work(self._writer)
 
     async def _read(self, work: Callable[[AsyncConnection], Awaitable[_Result]]) -> _Result:
         if self._readers is None:
@@ -390,6 +387,43 @@ class SqliteStore:
         with faults(self._path):
             async with self._readers.connect() as connection:
                 return await work(connection)
+
+
+class _Writer:
+    """The one connection that writes. It is kept: to take it from a pool and give it back is dear beside a commit."""
+
+    def __init__(self, engine: AsyncEngine, connection: AsyncConnection, driver: Any) -> None:
+        self._engine = engine
+        self._connection = connection
+        self._driver = driver
+
+    @classmethod
+    async def of(cls, engine: AsyncEngine) -> Self:
+        """The engine's only one."""
+        connection = await engine.connect()
+        return cls(engine, connection, (await connection.get_raw_connection()).driver_connection)
+
+    async def transaction(self, work: Callable[[AsyncConnection], Awaitable[_Result]]) -> _Result:
+        """Do it in a transaction."""
+        async with self._connection.begin():
+            return await work(self._connection)
+
+    async def run(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
+        """Do it in the connection's thread; what it leaves of a transaction is rolled back."""
+
+        def whole(driver: sqlite3.Connection) -> _Result:
+            try:
+                return work(driver)
+            finally:
+                if driver.in_transaction:
+                    driver.rollback()
+
+        return await _in_thread_of(self._driver, whole)
+
+    async def dispose(self) -> None:
+        """Close it."""
+        await self._connection.close()
+        await self._engine.dispose()
 
 
 async def _shielded(work: Coroutine[Any, Any, _Result]) -> _Result:
@@ -407,7 +441,10 @@ async def in_thread(connection: AsyncConnection, work: Callable[[sqlite3.Connect
 
     A statement at a time, aiosqlite's way, each would wait for its turn with all that the worker computes.
     """
-    driver: Any = (await connection.get_raw_connection()).driver_connection
+    return await _in_thread_of((await connection.get_raw_connection()).driver_connection, work)
+
+
+async def _in_thread_of(driver: Any, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
     result: _Result = await driver._execute(work, driver._conn)  # noqa: SLF001 - there is no public way to its thread
     return result
 
@@ -432,10 +469,7 @@ class _Decided(NamedTuple):
     loop: asyncio.AbstractEventLoop
 
     def commit(self, driver: sqlite3.Connection) -> set[Log]:
-        """Commit those whose log stands where they begin, and return which they are.
-
-        What fails is rolled back when the connection is let go.
-        """
+        """Commit those whose log stands where they begin, and return which they are."""
         good, rows = self.plans, self.rows
         driver.execute("BEGIN IMMEDIATE")
         if _move(driver, good) < len(good):

@@ -205,12 +205,10 @@ async def test_a_commit_that_fails_at_its_very_end_leaves_nothing_behind(sqlite_
     store = store_at(sqlite_url)
     await store.open()
     at = await claim(store)
-    async with store._open_writer.connect() as connection:
-        await in_thread(connection, lambda driver: driver.executescript(NEVER_HELD))
+    await store._alone(lambda driver: driver.executescript(NEVER_HELD))
     with pytest.raises(StoreDamaged, match="FOREIGN KEY"):
         await commit(store, LOG, at, ship(LOG, 0))
-    async with store._open_writer.connect() as connection:
-        await in_thread(connection, lambda driver: driver.executescript("DROP TRIGGER unheld"))
+    await store._alone(lambda driver: driver.executescript("DROP TRIGGER unheld"))
     assert await whole_log(store) == []
     await commit(store, LOG, at, ship(LOG, 0))
     assert len(await whole_log(store)) == 1
