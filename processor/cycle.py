@@ -80,7 +80,8 @@ class OwnedLog:
     """A log that this worker has claimed: where it stands, and what waits for it.
 
     `checkpoint` is the last committed one, `tip` where the last plan leads, which may be about to be committed.
-    `read_offset` is where the next slice must begin, `seek` the number of the seek that it must come after.
+    `read_offset` is where the next slice must begin, `seek` the number of the seek that it must come after. `waiting`
+    is the weight of the slices in line.
     `reply_from`: commands below it are answered already. `refused` are the command ids that the store remembers
     refusals of (and maybe more), None where they are too many to be kept here.
     """
@@ -104,15 +105,17 @@ class OwnedLog:
         self.reply_from = reply_from
         self.refused = refused
         self.slices: deque[Slice] = deque()
+        self.waiting = 0
         self.taken: deque[Slice] = deque()
         self.pending: deque[Plan] = deque()
         self.starts = 0
         self._heads: dict[str, Head] = {}
 
-    @property
-    def waiting(self) -> int:
-        """The weight of what waits."""
-        return sum(piece.weight for piece in self.slices)
+    def put(self, piece: Slice) -> None:
+        """Put a slice in line."""
+        self.slices.append(piece)
+        self.waiting += piece.weight
+        self.read_offset = piece.end
 
     def whole(self, least: int) -> int:
         """The weight that `take` would take: slices are not divided."""
@@ -121,8 +124,9 @@ class OwnedLog:
     def take(self, least: int) -> Slice:
         """What waits, until it has this weight, as one slice, for a cycle."""
         pieces = self._first(least)
-        for _ in pieces:
+        for piece in pieces:
             self.slices.popleft()
+            self.waiting -= piece.weight
         piece = _joined(pieces)
         self.taken.append(piece)
         return piece
@@ -173,6 +177,7 @@ class OwnedLog:
         """Put back what was taken: the plans that were made of it are void."""
         self.starts += 1
         self.slices.extendleft(reversed(self.taken))
+        self.waiting += sum(piece.weight for piece in self.taken)
         self.taken.clear()
         self.pending.clear()
         self._heads.clear()
@@ -408,8 +413,7 @@ class Cycles:
                 f"{piece.log}: the next records begin at offset {piece.begin}, not at {owned.read_offset}: commands "
                 f"were deleted before they were decided. {SKIP_DELETED}"
             )
-        owned.slices.append(piece)
-        owned.read_offset = piece.end
+        owned.put(piece)
         self._meter.received(piece)
         self._waiting.set()
 
@@ -520,8 +524,9 @@ class Cycles:
                     meter.loaded()
                 before, asked = asked, asking
                 lookup = asyncio.create_task(self._load(asked)) if asked else None
-                # The store has the question before more is decided.
-                await asyncio.sleep(0)
+                if lookup is not None:
+                    # The store has the question before more is decided.
+                    await asyncio.sleep(0)
                 for work in before:
                     await stretch.before(work.taken.weight)
                     await self._settle(work, ready, stretch)

@@ -317,7 +317,7 @@ async def test_records_of_logs_whose_publications_pile_up_count_among_those_that
     bench.cycles.add(other)
     bench.cycles.offer(piece(0, 1_000))
     bench.outlet.has_room = False
-    other.slices.append(piece(0, 256))
+    other.put(piece(0, 256))
 
     assert bench.cycles.to_fetch() == set()
 

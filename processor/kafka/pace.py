@@ -37,9 +37,10 @@ class Utilization:
     @property
     def share(self) -> float:
         """Of late; 0 at first."""
-        elapsed, used = self._elapsed_s(), self._used_s()
+        elapsed = self._elapsed_s()
         since, used_before = self._last
         if elapsed - since >= _LOOK_EVERY_S:
+            used = self._used_s()
             self._share = min(1.0, (used - used_before) / (elapsed - since))
             self._last = elapsed, used
         return self._share
