@@ -78,28 +78,26 @@ class GroupSource:
 
     async def group_offsets(self, logs: Sequence[Log]) -> dict[Log, int | None]:
         """The offsets that are committed to the group, None where there is none."""
-        thread = self._consumer.thread
-        found = await thread.in_thread(thread.committed_offsets([self._tp(log) for log in logs]))
+        reader = self._consumer.reader
+        found = await reader.committed_offsets([self._tp(log) for log in logs])
         return {log: found[self._tp(log)] for log in logs}
 
     async def seek(self, seeks: Mapping[Log, tuple[int, int]]) -> set[Log]:
         """Read on from (seek number, offset)."""
-        thread = self._consumer.thread
-        gone = await thread.in_thread(thread.seek_slices({self._tp(log): seek for log, seek in seeks.items()}))
+        reader = self._consumer.reader
+        gone = await reader.seek_slices({self._tp(log): seek for log, seek in seeks.items()})
         return {self._app.log_of(*tp) for tp in gone}
 
     async def fetched(self, logs: Sequence[Log]) -> dict[Log, Fetched]:
         """How far the fetching is. Raises aiokafka's errors."""
-        thread = self._consumer.thread
-        found = await thread.in_thread(thread.fetched([self._tp(log) for log in logs]))
+        reader = self._consumer.reader
+        found = await reader.fetched([self._tp(log) for log in logs])
         return {self._app.log_of(*tp): fetched for tp, fetched in found.items()}
 
     async def commit(self, offsets: Mapping[Log, int]) -> bool:
         """Commit offsets to the group; returns whether it is done."""
-        thread = self._consumer.thread
-        if thread.thread_loop.is_closed():
-            return False
-        return await thread.in_thread(thread.commit_offsets({self._tp(log): offset for log, offset in offsets.items()}))
+        reader = self._consumer.reader
+        return await reader.commit_offsets({self._tp(log): offset for log, offset in offsets.items()})
 
 
 def build_app(settings: Settings, names: Mapping[str, TopicNames]) -> SliceApp:
@@ -161,7 +159,7 @@ async def _on_assigned(app: SliceApp, assigned: set[TP], **kwargs: Any) -> None:
 
 async def _on_revoked(app: SliceApp, revoked: set[TP], **kwargs: Any) -> None:
     logs = [app.log_of(*tp) for tp in revoked if tp.topic in app.log_by_topic]
-    cast(SliceConsumer, app.consumer).thread.forget_seeks(revoked)
+    cast(SliceConsumer, app.consumer).reader.forget_seeks(revoked)
     await app.ownership.revoked(logs)
 
 
@@ -189,14 +187,14 @@ async def run_app(app: SliceApp, stop: asyncio.Event) -> None:
             # While the group's connection still stands, so that what was acknowledged can be written down there too.
             await app.ownership.close()
         finally:
-            # Whatever the store says to that: the consumer's thread would keep the process from ending.
+            # Whatever the store says to that: the connections would stay open.
             await app.stop()
             await asyncio.gather(starting, watching, stopping, return_exceptions=True)
 
 
 async def _watch_group(app: SliceApp) -> None:
     """Raises when the membership has failed: without a log to fetch for, nothing else would ever ask."""
-    thread = cast(SliceConsumer, app.consumer).thread
+    reader = cast(SliceConsumer, app.consumer).reader
     while True:
         await asyncio.sleep(_WATCH_GROUP_EVERY_S)
-        await thread.in_thread(thread.check_membership())
+        await reader.check_membership()

@@ -8,7 +8,7 @@ from aiokafka.record.default_records import DefaultRecord
 from faust.types import TP
 
 from processor.kafka.pace import Utilization, rest_ms
-from processor.kafka.slices import SliceConsumerThread
+from processor.kafka.slices import SliceReader
 from processor.messages import Slice
 from tests.pipeline.conftest import Pipeline, until
 from tests.pipeline.test_commands import command
@@ -19,18 +19,18 @@ async def test_the_broker_gathers_records_while_they_come_on_many_partitions_and
     sqlite_pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, busy: float
 ) -> None:
     monkeypatch.setattr(Utilization, "share", busy)
-    pace = SliceConsumerThread._pace
+    pace = SliceReader._pace
     paces: list[tuple[int, int, int]] = []
 
-    def noted(thread: SliceConsumerThread, consumer: AIOKafkaConsumer, slices: int) -> None:
+    def noted(reader: SliceReader, consumer: AIOKafkaConsumer, slices: int) -> None:
         fetcher = consumer._fetcher
         assert {"_fetch_min_bytes", "_fetch_max_wait_ms"} <= vars(fetcher).keys()
-        pace(thread, consumer, slices)
+        pace(reader, consumer, slices)
         paces.append((slices, fetcher._fetch_min_bytes, fetcher._fetch_max_wait_ms))
 
     # Before there is a worker, so that one fetch finds them all.
     await sqlite_pipeline.send(*[command(f"order-{number}", "Placed") for number in range(40)])
-    monkeypatch.setattr(SliceConsumerThread, "_pace", noted)
+    monkeypatch.setattr(SliceReader, "_pace", noted)
     async with sqlite_pipeline.worker():
         assert len(await sqlite_pipeline.outcomes(40)) == 40
         await until(lambda: paces[-1][0] == 0)
@@ -45,14 +45,14 @@ async def test_records_are_handed_out_as_they_were_read(
     sqlite_pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A `ConsumerRecord` made of each takes as long as all else that there is to fetching it."""
-    to_slice = SliceConsumerThread._slice
+    to_slice = SliceReader._slice
     kinds: set[type] = set()
 
-    def noted(thread: SliceConsumerThread, consumer: AIOKafkaConsumer, tp: TP, span: Any, records: list[Any]) -> Slice:
+    def noted(reader: SliceReader, consumer: AIOKafkaConsumer, tp: TP, span: Any, records: list[Any]) -> Slice:
         kinds.update(map(type, records))
-        return to_slice(thread, consumer, tp, span, records)
+        return to_slice(reader, consumer, tp, span, records)
 
-    monkeypatch.setattr(SliceConsumerThread, "_slice", noted)
+    monkeypatch.setattr(SliceReader, "_slice", noted)
     async with sqlite_pipeline.worker():
         await sqlite_pipeline.send(*[command(f"order-{number}", "Placed") for number in range(4)])
         assert len(await sqlite_pipeline.outcomes(4)) == 4

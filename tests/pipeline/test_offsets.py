@@ -10,7 +10,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from faust.types import TP
 
-from processor.kafka.slices import SliceConsumerThread
+from processor.kafka.slices import SliceReader
 from tests.pipeline.conftest import Pipeline
 from tests.pipeline.test_commands import command
 
@@ -52,7 +52,7 @@ async def test_a_worker_ends_in_order_that_the_group_has_taken_all_partitions_fr
 ) -> None:
     asked = 0
 
-    def no_longer(thread: SliceConsumerThread) -> set[TP]:
+    def no_longer(reader: SliceReader) -> set[TP]:
         nonlocal asked
         asked += 1
         return set()
@@ -60,5 +60,5 @@ async def test_a_worker_ends_in_order_that_the_group_has_taken_all_partitions_fr
     async with sqlite_pipeline.worker(), asyncio.timeout(30):
         await sqlite_pipeline.send(command("order-1", "Placed"))
         await sqlite_pipeline.outcomes(1)
-        monkeypatch.setattr(SliceConsumerThread, "assignment", no_longer)
+        monkeypatch.setattr(SliceReader, "assignment", no_longer)
     assert asked, "it has had an offset to commit"

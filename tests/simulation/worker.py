@@ -130,7 +130,7 @@ class SimulatedWorker:
     async def _take(self) -> None:
         while True:
             piece = await self._fetched.get()
-            # Between the consumer's thread and the agent, a slice may wait while its log is sought anew.
+            # Between the fetch and the agent, a slice may wait while its log is sought anew.
             await asyncio.sleep(self._machine.chance.latency_s())
             try:
                 self.cycles.offer(piece)
@@ -170,7 +170,7 @@ class _Source:
         return True
 
     async def seek(self, seeks: Mapping[Log, tuple[int, int]]) -> set[Log]:
-        # The consumer is on another thread.
+        # The real one does not wait: here, more can happen meanwhile.
         await asyncio.sleep(0)
         self.spans |= {log: seek for log, seek in seeks.items() if log in self.assigned}
         return _InOrder(log for log in seeks if log not in self.assigned)
