@@ -1,6 +1,7 @@
 """Counts, durations, hot streams and the numbers that go out, without a broker or a store."""
 
 import asyncio
+import itertools
 import random
 import socket
 import threading
@@ -19,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from processor.messages import Log, Publication, Slice
 from processor.names import TopicNames
+from processor.partition import partition_of
 from processor.settings import Settings
 from processor.store import Committed, Usage
 from processor.telemetry.export import Telemetry
@@ -27,7 +29,7 @@ from processor.telemetry.hot import Hot
 from processor.telemetry.meter import WorkerMeter
 from processor.telemetry.reading import LogReading, Reading
 from processor.telemetry.tracing import CommandTraces
-from tests.records import LOG, Past, command, event, record
+from tests.records import LOG, PARTITIONS, Past, command, event, record
 
 NAMES = {"default": TopicNames.of("t.", "default")}
 PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -88,13 +90,32 @@ def test_what_was_hot_two_windows_ago_is_forgotten() -> None:
     assert hot.top(5, 0.0) == []
 
 
-def test_of_a_large_plan_some_commands_stand_for_the_others() -> None:
+def test_of_a_large_cycle_some_commands_stand_for_the_others() -> None:
     meter, past = WorkerMeter(), Past()
-    meter.decided(past.plan(*[record(number, command(event(number))) for number in range(10)]))
-    meter.decided(past.plan(*[record(number, command(event(number))) for number in range(10, 330)]))
+    meter.decided([past.plan(*[record(number, command(event(number))) for number in range(10)])])
+    plans = [
+        past.plan(*[record(number, command(event(number))) for number in range(at, at + 8)]) for at in range(10, 330, 8)
+    ]
+    meter.decided(plans)
     assert meter.hot_streams(5) == [(("default", LOG_STREAM), 1.0)]
     assert meter.commands == {("default", "accepted", ""): 330}
+    assert meter._hot._now.total == pytest.approx(330, abs=16)
     assert meter.hot_streams(0) == []
+
+
+def test_streams_that_take_turns_have_the_same_share() -> None:
+    meter, past = WorkerMeter(), Past()
+    names = (
+        name
+        for name in map("order-{}".format, itertools.count())
+        if partition_of(name.encode(), PARTITIONS) == LOG.partition
+    )
+    streams = list(itertools.islice(names, 16))
+    for begin in range(0, 48 * 64, 48):
+        entries = [record(begin + place, command(stream=streams[place % 16])) for place in range(48)]
+        meter.decided([past.plan(*entries)])
+    shares = dict(meter.hot_streams(20))
+    assert shares == {("default", stream): pytest.approx(1 / 16) for stream in streams}
 
 
 LOG_STREAM = "order-42"
@@ -161,7 +182,7 @@ def test_a_metric_has_as_many_points_as_there_are_logs_and_forgets_those_that_le
 def test_no_stream_is_named_where_none_is_to_be() -> None:
     for most, expected in ((0, 0), (5, 1)):
         telemetry = Telemetry(Settings(hot_streams=most), NAMES, lambda: Reading({}, [], None))
-        telemetry.meter.decided(Past().plan(record(0, command())))
+        telemetry.meter.decided([Past().plan(record(0, command()))])
         assert len(scraped(telemetry).get("tidemark_hot_stream", {})) == expected
 
 

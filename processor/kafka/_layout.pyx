@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""The feed's records as the bytes of a batch, straight from the events: what Python objects in between would cost.
+"""The records of feed and replies as the bytes of a batch, without the Python objects in between, and their price.
 
-Byte for byte what `outgoing.EventRecords` comes to in aiokafka's builder, of which a test sees to it. The layout is that
+Byte for byte what `outgoing` comes to in aiokafka's builder, of which a test sees to it. The layout is that
 of Kafka's record batch, version 2: https://kafka.apache.org/documentation/#recordbatch
 """
 
@@ -13,12 +13,14 @@ from libc.stdint cimport int64_t, uint64_t
 from processor._buffer cimport Buffer
 from processor.messages cimport RecordedEvent
 
-from processor.codec import event_source, on_one_line, rfc3339
+from processor.codec import encode_outcome, event_source, on_one_line, rfc3339
+from processor.kafka.outgoing import reply_record
 
 cdef enum:
     BATCH_HEADER_BYTES = 61
     VARINT_BYTES = 10
     DIGITS = 20
+    ABSENT = -1
 
 
 @cython.final
@@ -43,6 +45,31 @@ cdef class _Parts(Buffer):
 
     cdef inline int data(self, bytes value) except -1:
         return self.sized(PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
+
+    cdef inline int data_or_null(self, bytes value) except -1:
+        if value is not None:
+            return self.data(value)
+        self.need(VARINT_BYTES)
+        self.varint(ABSENT)
+        return 0
+
+    cdef inline int begin(self, int64_t time_delta, int64_t offset_delta) except -1:
+        """A record, from its beginning."""
+        self.size = 0
+        self.need(1 + 2 * VARINT_BYTES)
+        self.raw("\0", 1)
+        self.varint(time_delta)
+        self.varint(offset_delta)
+        return 0
+
+    cdef inline bint add(self, _Parts record, Py_ssize_t batch_bytes, bint is_first) except -1:
+        """A record, unless a batch of so many bytes has no room for it; the first one in any case."""
+        cdef Py_ssize_t before = self.size
+        self.sized(record.start, record.size)
+        if not is_first and BATCH_HEADER_BYTES + self.size > batch_bytes:
+            self.size = before
+            return False
+        return True
 
     cdef inline int text(self, str value) except -1:
         cdef Py_ssize_t size
@@ -106,7 +133,7 @@ cdef class _Layout:
     cdef bytes laid_tenant
     cdef _Parts headers
     cdef bytes time
-    cdef int64_t time_ms
+    cdef int64_t seconds
 
     def __cinit__(self, str tenant):
         self.tenant = tenant
@@ -119,9 +146,6 @@ cdef class _Layout:
         cdef _Parts headers = self.headers
         cdef bytes metadata = event.metadata
         cdef int count = _ALWAYS
-        if self.time is None or time_ms != self.time_ms:
-            self.time = rfc3339(time_ms).encode()
-            self.time_ms = time_ms
         headers.size = 0
         headers.laid(_FIRST)
         headers.text(event.event_id)
@@ -132,7 +156,7 @@ cdef class _Layout:
         headers.laid(_SUBJECT)
         headers.text(stream)
         headers.laid(_TIME)
-        headers.data(self.time)
+        self.lay_time(time_ms)
         headers.laid(_STREAM_VERSION)
         headers.number(event.version)
         headers.laid(_POSITION)
@@ -148,6 +172,25 @@ cdef class _Layout:
             headers.data(on_one_line(metadata))
             count += 1
         return count + headers.laid_if(_TRACEPARENT, event.traceparent)
+
+    cdef int lay_time(self, int64_t time_ms) except -1:
+        """The text is made once a second: its last digits, before the Z, are the milliseconds."""
+        cdef _Parts headers = self.headers
+        cdef int64_t seconds = time_ms // 1000
+        cdef int rest = time_ms % 1000
+        cdef char *digits
+        if time_ms < 0:
+            headers.data(rfc3339(time_ms).encode())
+            return 0
+        if self.time is None or seconds != self.seconds:
+            self.time = rfc3339(seconds * 1000).encode()
+            self.seconds = seconds
+        headers.data(self.time)
+        digits = headers.start + headers.size - 4
+        digits[0] = <char>(c'0' + rest // 100)
+        digits[1] = <char>(c'0' + rest // 10 % 10)
+        digits[2] = <char>(c'0' + rest % 10)
+        return 0
 
 
 def lay_out(str tenant, events, Py_ssize_t batch_bytes):
@@ -168,22 +211,40 @@ def lay_out(str tenant, events, Py_ssize_t batch_bytes):
         if count == 0:
             first_ms = last_ms = time_ms
         headers = layout.lay(event, stream, time_ms)
-        record.size = 0
-        record.need(1 + 2 * VARINT_BYTES)
-        record.raw("\0", 1)
-        record.varint(time_ms - first_ms)
-        record.varint(count)
+        record.begin(time_ms - first_ms, count)
         record.text(stream)
         record.data(event.data)
         record.need(VARINT_BYTES + layout.headers.size)
         record.varint(headers)
         record.raw(layout.headers.start, layout.headers.size)
-        batch.need(VARINT_BYTES + record.size)
-        before = batch.size
-        batch.sized(record.start, record.size)
-        if count and BATCH_HEADER_BYTES + batch.size > batch_bytes:
-            batch.size = before
+        if not batch.add(record, batch_bytes, count == 0):
             break
         last_ms = max(last_ms, time_ms)
         count += 1
     return PyBytes_FromStringAndSize(batch.start, batch.size), count, first_ms, last_ms
+
+
+def lay_out_replies(answers, Py_ssize_t room_bytes, int64_t now_ms, Py_ssize_t batch_bytes):
+    """The replies to as many commands as a batch of so many bytes holds with its header, and at least to one.
+
+    `answers` are records, outcomes and reply addresses. Returns what `lay_out` does.
+    """
+    cdef _Parts batch = _Parts(), record = _Parts()
+    cdef bytes key, value
+    cdef Py_ssize_t count = 0
+    for asked, outcome, address in answers:
+        key, value, echoed = asked.key, encode_outcome(outcome), address.echoed
+        if echoed or PyBytes_GET_SIZE(value) + (0 if key is None else PyBytes_GET_SIZE(key)) > room_bytes:
+            key, value, echoed, _ = reply_record(asked, outcome, list(echoed), room_bytes)
+        record.begin(0, count)
+        record.data_or_null(key)
+        record.data(value)
+        record.need(VARINT_BYTES)
+        record.varint(len(echoed))
+        for name, text in echoed:
+            record.text(name)
+            record.data_or_null(text)
+        if not batch.add(record, batch_bytes, count == 0):
+            break
+        count += 1
+    return PyBytes_FromStringAndSize(batch.start, batch.size), count, now_ms, now_ms

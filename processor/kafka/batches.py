@@ -1,20 +1,22 @@
 """The batches that a producer sends.
 
 An event's record has a dozen headers, and to make them, each a tuple and a text to bytes, is a good part of a worker's
-processor time. Where the package was built with a C compiler, `_layout` writes a whole batch at once, the same bytes.
+processor time; a reply has none, but there is one for each command. Where the package was built with a C compiler,
+`_layout` writes a whole batch at once, the same bytes.
 """
 
 import struct
+import time
 from collections.abc import Iterable
 
 import google_crc32c
 from aiokafka import AIOKafkaProducer
 from aiokafka.producer.message_accumulator import BatchBuilder
 
-from processor.kafka.outgoing import EventRecords, Outgoing
+from processor.kafka.outgoing import EventRecords, Outgoing, ReplyRecords
 
 try:
-    from processor.kafka._layout import lay_out
+    from processor.kafka._layout import lay_out, lay_out_replies
 except ImportError:
     NATIVE = False
 else:
@@ -29,11 +31,14 @@ _LENGTH_FROM = 12
 _LEADER_EPOCH, _VERSION, _ATTRIBUTES = -1, 2, 0
 
 
-class EventBatch(BatchBuilder):  # type: ignore[misc]
-    """A batch of events for aiokafka's producer, laid out already: uncompressed, with nothing to be added."""
+class LaidBatch(BatchBuilder):  # type: ignore[misc]
+    """A batch for aiokafka's producer whose records are laid out already: uncompressed, with nothing to be added.
 
-    def __init__(self, records: EventRecords) -> None:
-        self._laid, self._count, *self._times = lay_out(records.log.tenant, records.events, BATCH_BYTES)
+    `first_ms` and `last_ms` are the first and the highest of their timestamps.
+    """
+
+    def __init__(self, laid: bytes, count: int, first_ms: int, last_ms: int) -> None:
+        self._laid, self._count, self._times = laid, count, (first_ms, last_ms)
         self._state = (-1, -1, -1)
         self._closed = True
         self._built: bytes | None = None
@@ -55,14 +60,17 @@ class EventBatch(BatchBuilder):  # type: ignore[misc]
         return _HEAD.size + _COVERED.size + len(self._laid)
 
     def record_count(self) -> int:
-        """How many events there are."""
+        """How many records there are."""
         return self._count
 
 
 def batch_of(producer: AIOKafkaProducer, records: Iterable[Outgoing], *, compressed: bool) -> BatchBuilder:
     """A closed batch of as many of the records as it holds."""
-    if NATIVE and isinstance(records, EventRecords) and not compressed:
-        return EventBatch(records)
+    if NATIVE and not compressed and isinstance(records, EventRecords):
+        return LaidBatch(*lay_out(records.log.tenant, records.events, BATCH_BYTES))
+    if NATIVE and not compressed and isinstance(records, ReplyRecords):
+        now_ms = int(time.time() * 1000)
+        return LaidBatch(*lay_out_replies(records.answers, records.room_bytes, now_ms, BATCH_BYTES))
     batch = producer.create_batch()
     for key, value, headers, timestamp in records:
         if batch.append(key=key, value=value, timestamp=timestamp, headers=headers) is None:

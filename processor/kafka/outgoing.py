@@ -8,11 +8,15 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from processor.codec import encode_outcome, event_headers, shared_headers
 from processor.messages import Log, Outcome, Record, RecordedEvent, Rejected
+from processor.replies import ReplyAddress
 
 _Header = tuple[str, bytes | None]
 Headers = Sequence[_Header]
 Outgoing = tuple[bytes | None, bytes | None, Headers, int | None]
 """Key, value, headers, and the timestamp in milliseconds (None: now)."""
+
+Answer = tuple[Record, Outcome, ReplyAddress]
+"""A command's record, what came of it, and where its reply goes."""
 
 _CUT_BYTES = 1024
 
@@ -49,6 +53,18 @@ def _is_of_one_command(one: RecordedEvent, other: RecordedEvent) -> bool:
         and one.causation_id == other.causation_id
         and one.traceparent == other.traceparent
     )
+
+
+class ReplyRecords(Iterable[Outgoing]):
+    """The replies to commands, made one by one; of a topic that takes records of `room_bytes`."""
+
+    def __init__(self, room_bytes: int, answers: Iterable[Answer]) -> None:
+        self.room_bytes = room_bytes
+        self.answers = answers
+
+    def __iter__(self) -> Iterator[Outgoing]:
+        for record, outcome, address in self.answers:
+            yield reply_record(record, outcome, list(address.echoed), self.room_bytes)
 
 
 def reply_record(record: Record, outcome: Outcome, echoed: Headers, room_bytes: int) -> Outgoing:

@@ -28,11 +28,11 @@ from msgspec.structs import replace
 from processor.errors import StoreDamaged, StoreUnreachable
 from processor.failpoints import FailPoint, reach
 from processor.kafka.batches import BATCH_BYTES, batch_of
-from processor.kafka.outgoing import EventRecords, Outgoing, dead_letter, reply_record
+from processor.kafka.outgoing import Answer, EventRecords, Outgoing, ReplyRecords, dead_letter
 from processor.kafka.reply_topics import ReplyTopics
 from processor.messages import Accepted, Duplicate, Log, Outcome, Publication, Record, RecordedEvent, Rejected
 from processor.names import TopicNames
-from processor.replies import ReplyAddress, reply_address
+from processor.replies import reply_address
 from processor.telemetry.meter import WorkerMeter
 
 logger = structlog.get_logger(__name__)
@@ -148,9 +148,6 @@ class Outbound:
         await spent.stop()
 
 
-_Answer = tuple[Record, Outcome, ReplyAddress]
-
-
 class LogPublisher:
     """Publishes for one log. `feed_position` is the last that the feed has: nothing up to it is sent again.
 
@@ -261,9 +258,9 @@ class LogPublisher:
         self._feed_position = self.acknowledged_position = fresh[-1].position
 
     async def _send_answers(self, answers: Sequence[tuple[Record, Outcome]]) -> None:
-        results: list[_Answer] = []
-        conflicts: list[_Answer] = []
-        named: list[_Answer] = []
+        results: list[Answer] = []
+        conflicts: list[Answer] = []
+        named: list[Answer] = []
         for record, decided in answers:
             address = reply_address(record.headers, self._is_allowed)
             outcome = replace(decided, reply_refused=True) if address.refused else decided
@@ -280,7 +277,8 @@ class LogPublisher:
         await reach(FailPoint.BEFORE_REPLIES)
         send, partition = self._outbound.send, self._log.partition
         lanes = {self._names.results: results, self._names.conflicts: conflicts}
-        sends = [send(topic, partition, lane, self._replies) for topic, lane in lanes.items() if lane]
+        replies = partial(ReplyRecords, self._outbound.room_bytes)
+        sends = [send(topic, partition, lane, replies) for topic, lane in lanes.items() if lane]
         if unusable:
             sends.append(send(self._names.dead_letters, partition, unusable, self._dead_letters))
         if named:
@@ -289,19 +287,16 @@ class LogPublisher:
         await (sends[0] if len(sends) == 1 else asyncio.gather(*sends))
         await reach(FailPoint.AFTER_REPLIES)
 
-    def _replies(self, answers: Iterable[_Answer]) -> Iterator[Outgoing]:
-        for record, outcome, address in answers:
-            yield reply_record(record, outcome, list(address.echoed), self._outbound.room_bytes)
-
     def _dead_letters(self, answers: Iterable[tuple[Record, Rejected]]) -> Iterator[Outgoing]:
         for record, outcome in answers:
             yield dead_letter(self._log, self._names.commands, record, outcome, self._outbound.room_bytes)
 
-    async def _send_replies(self, answers: Sequence[_Answer]) -> None:
+    async def _send_replies(self, answers: Sequence[Answer]) -> None:
         """Send to the topics that commands have named."""
+        replies = ReplyRecords(self._outbound.room_bytes, answers)
         sends = [
             self._outbound.reply_topics.send(address, key, value or b"", headers)
-            for (_, _, address), (key, value, headers, _) in zip(answers, self._replies(answers), strict=True)
+            for (_, _, address), (key, value, headers, _) in zip(answers, replies, strict=True)
         ]
         self._meter.undeliverable += (await asyncio.gather(*sends)).count(False)
 

@@ -17,6 +17,7 @@ Stage = Literal["load", "decide", "commit", "publish"]
 
 _HOT_EVERY, _FEW = 16, 32
 _LEAST_SHARE = 0.01
+_OF_STREAMS = (Accepted, Duplicate, Conflict)
 
 
 class WorkerMeter(Meter):
@@ -42,7 +43,7 @@ class WorkerMeter(Meter):
         self.end_to_end = Histogram(SECONDS)
         self.cycle_sizes = Histogram(COMMANDS)
         self._hot: Hot[tuple[str, str]] = Hot()
-        self._hot_phase = 0
+        self._hot_skipped = 0
         self._traces = traces
 
     @property
@@ -77,24 +78,31 @@ class WorkerMeter(Meter):
         """Count it."""
         self.retries["store"] += 1
 
-    def decided(self, plan: Plan) -> None:
-        """Count what was committed."""
-        tenant = plan.log.tenant
-        others = [outcome for _, outcome in plan.answers if type(outcome) is not Accepted]
-        self.commands[tenant, "accepted", ""] += len(plan.answers) - len(others)
-        for outcome in others:
-            self.commands[tenant, *_named(outcome)] += 1
-        self.events[tenant] += len(plan.events)
-        self._count_streams(plan)
+    def decided(self, plans: Sequence[Plan]) -> None:
+        """Count what a cycle has committed."""
+        for plan in plans:
+            tenant = plan.log.tenant
+            others = [outcome for _, outcome in plan.answers if type(outcome) is not Accepted]
+            self.commands[tenant, "accepted", ""] += len(plan.answers) - len(others)
+            for outcome in others:
+                self.commands[tenant, *_named(outcome)] += 1
+            self.events[tenant] += len(plan.events)
+        self._count_streams(plans)
 
-    def _count_streams(self, plan: Plan) -> None:
+    def _count_streams(self, plans: Sequence[Plan]) -> None:
         """Of many commands, one in so many is enough to find out who has a notable share, and stands for the others."""
+        step = 1 if sum(len(plan.answers) for plan in plans) <= _FEW else _HOT_EVERY
+        keys: list[tuple[str, str]] = []
+        for plan in plans:
+            sample = plan.answers[self._hot_skipped % step :: step]
+            keys += [
+                (plan.log.tenant, str(outcome.stream)) for _, outcome in sample if isinstance(outcome, _OF_STREAMS)
+            ]
+            self._hot_skipped = (self._hot_skipped - len(plan.answers)) % _HOT_EVERY
+        # Or else, where streams take turns, it would be the same one each time.
+        self._hot_skipped += 1
         self._hot.turn()
-        step = 1 if len(plan.answers) <= _FEW else _HOT_EVERY
-        sample = [outcome for _, outcome in plan.answers[self._hot_phase % step :: step]]
-        streams = [str(outcome.stream) for outcome in sample if isinstance(outcome, Accepted | Duplicate | Conflict)]
-        self._hot.count(((plan.log.tenant, stream) for stream in streams), step)
-        self._hot_phase += 1
+        self._hot.count(keys, step)
 
     # --- from the publishers
 
@@ -160,10 +168,8 @@ class CycleTimes(CycleMeter):
         """Count what is in the store now."""
         if plans:
             self._meter.stages["commit"].add(self._lap_s())
-        for log, how in results.items():
-            self._meter.commits[how] += 1
-            if how is Committed.YES:
-                self._meter.decided(plans[log])
+        self._meter.commits.update(results.values())
+        self._meter.decided([plans[log] for log, how in results.items() if how is Committed.YES])
         if self._trace is not None:
             self._trace.committed()
 

@@ -1,5 +1,8 @@
 """Batches laid out natively: aiokafka's own, byte for byte."""
 
+import time
+from collections.abc import Iterable
+
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.producer.message_accumulator import BatchBuilder
@@ -7,13 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processor.kafka import batches
-from processor.kafka.batches import EventBatch, batch_of
-from processor.kafka.outgoing import EventRecords
-from processor.messages import Log, RecordedEvent
+from processor.kafka.batches import LaidBatch, batch_of
+from processor.kafka.outgoing import Answer, EventRecords, Outgoing, ReplyRecords
+from processor.messages import Accepted, Conflict, Log, Outcome, RecordedEvent
+from processor.replies import ReplyAddress
+from tests.records import SomeRecord
 
 needs_native = pytest.mark.skipif(not batches.NATIVE, reason="the native part was not built, for lack of a C compiler")
 
 _UNCOMPRESSED = 0
+_NOW_MS = 1_767_225_600_123
 _PRODUCER = (4_711, 3, 2**31 - 2)
 
 _names = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=100)
@@ -31,9 +37,34 @@ _events = st.builds(
 )  # fmt: skip
 
 
-def by_aiokafka(records: EventRecords) -> BatchBuilder:
+_echoed = st.lists(st.tuples(st.sampled_from(["correlation_id", "kafka_correlationId"]), _payloads), max_size=2)
+_outcomes: st.SearchStrategy[Outcome] = st.one_of(
+    st.builds(
+        Accepted, offset=_counts, command_id=_ids, stream=_names, first_version=_counts, last_version=_counts,
+        first_position=_counts, last_position=_counts, event_ids=st.lists(_names, max_size=3),
+    ),
+    st.builds(
+        Conflict, offset=_counts, command_id=_ids, stream=_names, reason=st.just("version"), detail=_names,
+        expected_version=_counts, actual_version=_counts,
+    ),
+)  # fmt: skip
+_answers: st.SearchStrategy[Answer] = st.tuples(
+    st.builds(SomeRecord, _counts, st.none(), st.none() | _payloads, st.none(), st.just(())),
+    _outcomes,
+    st.builds(lambda echoed: ReplyAddress(echoed=tuple(echoed)), _echoed),
+)
+
+
+def laid_out(records: Iterable[Outgoing]) -> LaidBatch:
+    batch = batch_of(None, records, compressed=False)
+    assert isinstance(batch, LaidBatch)
+    return batch
+
+
+def by_aiokafka(records: Iterable[Outgoing]) -> BatchBuilder:
     batch = BatchBuilder(batches.BATCH_BYTES, _UNCOMPRESSED)
-    for key, value, headers, timestamp in records:
+    for key, value, headers, given_ms in records:
+        timestamp = _NOW_MS if given_ms is None else given_ms
         if batch.append(key=key, value=value, timestamp=timestamp, headers=headers) is None:
             break
     return batch
@@ -47,7 +78,7 @@ def built(batch: BatchBuilder) -> bytes:
 @needs_native
 @given(st.builds(Log, _names, st.just(7)), st.lists(_events, min_size=1, max_size=20))
 def test_a_batch_laid_out_natively_is_what_aiokafka_builds(log: Log, events: list[RecordedEvent]) -> None:
-    ours, theirs = EventBatch(EventRecords(log, events)), by_aiokafka(EventRecords(log, events))
+    ours, theirs = laid_out(EventRecords(log, events)), by_aiokafka(EventRecords(log, events))
     assert (ours.size(), ours.record_count()) == (theirs.size(), theirs.record_count())
     assert built(ours) == built(theirs)
 
@@ -57,14 +88,25 @@ def test_a_batch_laid_out_natively_is_what_aiokafka_builds(log: Log, events: lis
 def test_a_batch_takes_as_many_events_as_aiokafka_does(events: list[RecordedEvent], most: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batches, "BATCH_BYTES", most)
-        ours, theirs = (made(EventRecords(Log("t", 7), events)) for made in (EventBatch, by_aiokafka))
+        ours, theirs = (made(EventRecords(Log("t", 7), events)) for made in (laid_out, by_aiokafka))
     assert 0 < ours.record_count() == theirs.record_count() <= len(events)
     assert built(ours) == built(theirs)
 
 
 @needs_native
+@given(st.lists(_answers, min_size=1, max_size=20), st.integers(0, 40_000), st.integers(64, 16_000))
+def test_replies_laid_out_natively_are_what_aiokafka_builds(answers: list[Answer], most: int, room_bytes: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batches, "BATCH_BYTES", most)
+        patch.setattr(time, "time", lambda: _NOW_MS / 1000)
+        ours, theirs = (made(ReplyRecords(room_bytes, iter(answers))) for made in (laid_out, by_aiokafka))
+    assert 0 < ours.record_count() == theirs.record_count() <= len(answers)
+    assert (ours.size(), built(ours)) == (theirs.size(), built(theirs))
+
+
+@needs_native
 def test_a_batch_that_is_sent_again_keeps_its_bytes() -> None:
-    batch = EventBatch(EventRecords(Log("t", 7), [_event()]))
+    batch = laid_out(EventRecords(Log("t", 7), [_event()]))
     first = built(batch)
     assert bytes(batch._build()) == first
     assert batch.closed()
