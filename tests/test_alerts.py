@@ -48,7 +48,7 @@ def exported() -> dict[str, set[str]]:
     reading = Reading({"running": 1}, [LogReading(Log("default", 0), 1, 2, 3, 4.0, 5, 6)], Usage(1, 2, 3))
     telemetry = Telemetry(Settings(), {"default": TopicNames.of("t.", "default")}, lambda: reading)
     meter = telemetry.meter
-    meter.decided(Past().plan(record(0, command()), record(1, b"{")))
+    meter.decided([Past().plan(record(0, command()), record(1, b"{"))])
     meter.commits[Committed.YES] += 1
     meter.heads["hit"] += 1
     meter.retries["store"] += 1
