@@ -33,6 +33,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, AppT, ConsumerMessage
 from faust.types.tuples import Message
 
+from processor.kafka.connection import stop_consumer
 from processor.kafka.pace import Utilization, rest_ms
 from processor.kafka.sessions import FetchSessions
 from processor.messages import Log, Record, Slice
@@ -120,7 +121,8 @@ class SliceReader(driver.AIOKafkaConsumerThread):
 
     async def on_stop(self) -> None:
         """Leave the group, and disconnect."""
-        await self.on_thread_stop()
+        if self._consumer is not None:
+            await stop_consumer(self._consumer)
 
     async def call_thread(self, fun: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call it, and wait for what comes of it."""

@@ -1,13 +1,16 @@
 """How fast the broker is asked for records, and what they are handed out as."""
 
+import asyncio
 from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaError
 from aiokafka.record.default_records import DefaultRecord
 from faust.types import TP
 
 from processor.kafka.pace import Utilization, rest_ms
+from processor.kafka.sessions import FetchSessions
 from processor.kafka.slices import SliceReader
 from processor.messages import Slice
 from tests.pipeline.conftest import Pipeline, until
@@ -57,3 +60,27 @@ async def test_records_are_handed_out_as_they_were_read(
         await sqlite_pipeline.send(*[command(f"order-{number}", "Placed") for number in range(4)])
         assert len(await sqlite_pipeline.outcomes(4)) == 4
     assert kinds == {DefaultRecord}
+
+
+async def test_a_worker_that_ends_while_its_fetches_fail_leaves_no_connection_open(
+    sqlite_pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a fetch pauses between two tries, its cancelling comes out of aiokafka's stop, as if that were cancelled."""
+    consumers: list[AIOKafkaConsumer] = []
+    failed = asyncio.Event()
+    start = SliceReader.on_start
+
+    async def noted(reader: SliceReader) -> None:
+        await start(reader)
+        consumers.append(reader._ensure_consumer())
+
+    async def fail(sessions: FetchSessions, node_id: int, request: Any) -> None:
+        failed.set()
+        raise KafkaError("away")
+
+    monkeypatch.setattr(SliceReader, "on_start", noted)
+    async with sqlite_pipeline.worker():
+        monkeypatch.setattr(FetchSessions, "send", fail)
+        await failed.wait()
+    (consumer,) = consumers
+    assert not any(connection.connected() for connection in consumer._client._conns.values())
