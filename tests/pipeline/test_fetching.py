@@ -65,7 +65,7 @@ async def test_records_are_handed_out_as_they_were_read(
 async def test_a_worker_that_ends_while_its_fetches_fail_leaves_no_connection_open(
     sqlite_pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where a fetch pauses between two tries, its cancelling comes out of aiokafka's stop, as if that were cancelled."""
+    """Where a fetch pauses between two tries, its cancelling comes out of aiokafka's stop, as if it were cancelled."""
     consumers: list[AIOKafkaConsumer] = []
     failed = asyncio.Event()
     start = SliceReader.on_start
