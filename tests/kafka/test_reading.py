@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 
 import pytest
 from aiokafka import AIOKafkaProducer
@@ -99,9 +100,10 @@ async def test_it_goes_on_with_what_comes(feed: Feed) -> None:
     await feed.write([1, 2])
 
     async def follow() -> AsyncIterator[int | None]:
-        async for records in read_feed(feed.settings, "default", after=1):
-            for record in records:
-                yield position_of(record)
+        async with aclosing(read_feed(feed.settings, "default", after=1)) as pages:
+            async for records in pages:
+                for record in records:
+                    yield position_of(record)
 
     async with asyncio.timeout(20):
         events = follow()
