@@ -175,7 +175,7 @@ class SliceReader(driver.AIOKafkaConsumerThread):
     def _by_topic(
         self, consumer: aiokafka.AIOKafkaConsumer, fetched: Mapping[TopicPartition, list[Record]]
     ) -> dict[TP, list[Sequence[Slice]]]:
-        """For each topic one message, which goes by the first of its partitions: Faust drops all of a fetch or none."""
+        """For each topic one message, which finds its agent by the first of its partitions."""
         slices: dict[str, list[tuple[TP, Slice]]] = {}
         for place, records in fetched.items():
             tp = TP(*place)
@@ -265,28 +265,11 @@ class SliceReader(driver.AIOKafkaConsumerThread):
         return True
 
 
-class _NoReadOffsets(dict[TP, None]):
-    """Faust drops messages below the highest offset it has seen; a seek back must not be undone by that."""
-
-    def __missing__(self, tp: TP) -> None:
-        return None
-
-    def __setitem__(self, tp: TP, offset: Any) -> None:
-        pass
-
-    def update(self, *args: Any, **kwargs: Any) -> None:
-        pass
-
-
 class SliceConsumer(driver.Consumer):
     """The consumer as Faust's app sees it."""
 
     logger = driver.logger
     _thread: SliceReader
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._read_offset = cast(Any, _NoReadOffsets())
 
     def _new_consumer_thread(self) -> SliceReader:
         return SliceReader(self, loop=self.loop, thread_loop=self.loop, beacon=self.beacon)
