@@ -8,7 +8,7 @@ longer. The busier the worker is, the longer is the line behind each slice, and 
 import time
 from collections.abc import Callable
 
-_REST_MS_PER_SLICE, _REST_MS_PER_SLICE_WHEN_BUSY = 0.75, 4.0
+_REST_MS_PER_SLICE, _REST_MS_PER_SLICE_WHEN_BUSY = 0.4, 2.0
 _LEAST_REST_MS, _MOST_REST_MS = 2, 80
 _LOOK_EVERY_S = 0.25
 

@@ -13,7 +13,7 @@ from processor.kafka.connection import client_options
 from processor.kafka.feed import find
 from processor.kafka.group import describe_group, set_group_offsets
 from processor.kafka.outgoing import EventRecords
-from processor.kafka.publish import Outbound
+from processor.kafka.publish import Lane, Outbound
 from processor.kafka.topics import message_bytes
 from processor.messages import Checkpoint, Log
 from processor.names import TopicNames
@@ -86,7 +86,7 @@ async def republish(
                 topic = TopicNames.of(settings.topic_prefix, log.tenant).events
                 for done in range(first - 1, last, _PAGE):
                     events = await store.read_log(log, done, min(_PAGE, last - done))
-                    await outbound.send(topic, log.partition, events, partial(EventRecords, log))
+                    await outbound.send(log.partition, [Lane(topic, events, partial(EventRecords, log))])
                     out += len(events)
                     on_events(out)
     finally:

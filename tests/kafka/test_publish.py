@@ -1,7 +1,7 @@
 """The publisher of a log, on a real broker."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from msgspec.structs import replace
 
 from processor.kafka import batches
-from processor.kafka.publish import LogPublisher, Outbound
+from processor.kafka.publish import Lane, LogPublisher, Outbound
 from processor.kafka.topics import create_topics
 from processor.messages import Publication
 from processor.names import TopicNames
@@ -28,9 +28,9 @@ class Noted(Outbound):
         super().__init__({"bootstrap_servers": bootstrap}, compression=None, max_record_bytes=1_000_000)
         self.sends: list[tuple[str, int]] = []
 
-    async def send(self, topic: str, partition: int, items: Sequence[Any], encode: Callable[[Any], Any]) -> None:
-        self.sends.append((topic, len(items)))
-        await super().send(topic, partition, items, encode)
+    async def send(self, partition: int, lanes: Sequence[Lane]) -> None:
+        self.sends += [(lane.topic, len(lane.items)) for lane in lanes]
+        await super().send(partition, lanes)
 
 
 @pytest.fixture

@@ -1,14 +1,13 @@
 """The pipeline with each of its safeguards switched off, one at a time: what the simulation has to notice."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
 from processor.cycle import OwnedLog, _Work
 from processor.errors import StoreUnreachable
-from processor.kafka.outgoing import Outgoing
+from processor.kafka.publish import Lane
 from processor.messages import Checkpoint, Head, Log, Plan, View, Wanted
 from processor.store import Committed
 from processor.stores.memory import known_keys
@@ -17,8 +16,6 @@ from tests.simulation.link import Link
 from tests.simulation.outbound import SimulatedOutbound
 from tests.simulation.stores import SharedStore, StoreClient
 from tests.simulation.world import Parts
-
-_Item = TypeVar("_Item")
 
 
 class _NoEpochCheck(SharedStore):
@@ -103,15 +100,9 @@ class _Guessing(StoreClient):
 class _Hasty(SimulatedOutbound):
     """Does not wait for one chunk before it sends the next."""
 
-    async def send(
-        self,
-        topic: str,
-        partition: int,
-        items: Sequence[_Item],
-        encode: Callable[[Iterable[_Item]], Iterable[Outgoing]],
-    ) -> None:
+    async def send(self, partition: int, lanes: Sequence[Lane]) -> None:
         send = super().send
-        await asyncio.gather(*(send(topic, partition, [item], encode) for item in items))
+        await asyncio.gather(*(send(partition, [lane._replace(items=[item])]) for lane in lanes for item in lane.items))
 
 
 _planned, _start_over = OwnedLog.planned, OwnedLog.start_over

@@ -1,12 +1,13 @@
 """A worker's producer, without the idempotence of a real one: what was sent again may be there twice."""
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from aiokafka.errors import KafkaConnectionError, RequestTimedOutError
 
 from processor.kafka.outgoing import Headers, Outgoing
-from processor.kafka.publish import Outbound
+from processor.kafka.publish import Begun, Outbound
 from processor.kafka.reply_topics import ReplyTopics
 from tests.simulation.broker import Broker
 from tests.simulation.chance import Chance
@@ -23,10 +24,9 @@ class SimulatedOutbound(Outbound):
         self._link = link
         self._chance = chance
 
-    async def send_batch(self, topic: str, partition: int, records: Iterable[Outgoing]) -> int:
+    async def begin(self, topic: str, partition: int, records: Iterable[Outgoing]) -> Begun:
         chunk = [*islice(records, self._chance.random.randint(1, self._chance.profile.chunk_records))]
-        await self.append(topic, partition, chunk)
-        return len(chunk)
+        return Begun(len(chunk), asyncio.ensure_future(self.append(topic, partition, chunk)), None)
 
     async def append(self, topic: str, partition: int, chunk: Sequence[Outgoing]) -> None:
         """Have the broker take records, in one of the ways in which that can end."""
