@@ -8,27 +8,26 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import asyncpg
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from processor.errors import StoreUnreachable
-
-_TAKE_TIMEOUT_S = 30
+TAKE_TIMEOUT_S = 30
+"""How long one waits for a connection while others have them all."""
 _CLOSE_TIMEOUT_S = 5
 
 
 class Drivers:
     """At most so many connections, each made when it is first needed; all of one event loop."""
 
-    def __init__(self, place: str, connect: Callable[[], Awaitable[asyncpg.Connection]], most: int) -> None:
+    def __init__(self, connect: Callable[[], Awaitable[asyncpg.Connection]], most: int) -> None:
         self.used = 0
         self.most = most
-        self._place = place
         self._connect = connect
         self._room = asyncio.Semaphore(most)
         self._idle: list[asyncpg.Connection] = []
 
     @asynccontextmanager
     async def one(self) -> AsyncIterator[asyncpg.Connection]:
-        """A connection without a transaction. Raises `StoreUnreachable`, and what asyncpg does to connect."""
+        """A connection without a transaction. Raises SQLAlchemy's `TimeoutError`, as its pool does, and what asyncpg does to connect."""
         await self._take_room()
         self.used += 1
         try:
@@ -49,10 +48,10 @@ class Drivers:
             await self._room.acquire()
             return
         try:
-            async with asyncio.timeout(_TAKE_TIMEOUT_S):
+            async with asyncio.timeout(TAKE_TIMEOUT_S):
                 await self._room.acquire()
         except TimeoutError:
-            raise StoreUnreachable(f"{self._place}: all connections are taken, for {_TAKE_TIMEOUT_S} s") from None
+            raise PoolTimeoutError from None
 
     async def close(self) -> None:
         """Close those that nobody has."""

@@ -30,7 +30,7 @@ from processor.store import Committed, StreamInfo, Usage
 from processor.stores import grants, reads, schema
 from processor.stores.aside import Aside
 from processor.stores.connections import connections_of
-from processor.stores.drivers import Drivers
+from processor.stores.drivers import TAKE_TIMEOUT_S, Drivers
 from processor.stores.rows import Row, Types, event_rows, refused_rows, stream_rows
 from processor.stores.tables import CHECKPOINT, KNOWN, REMEMBERED, checkpoints, events, refused, streams
 from processor.stores.views import Views
@@ -52,7 +52,6 @@ _STATEMENT_TIMEOUT_S = 30
 _LOCK_TIMEOUT_S = 5
 _STAGED_LOCK_TIMEOUT_S = 0.2
 _ANSWER_TIMEOUT_S = 35  # for a server that is gone without a word; above its own time-out, which tells more
-_POOL_TIMEOUT_S = 30
 _WRITERS = 2
 _COPIERS = 2
 _READERS = 3
@@ -324,11 +323,11 @@ class PostgresStore:
             "synchronous_commit": "on" if durability == "full" else "off",
             "default_transaction_read_only": "on" if read_only else "off",
         }
-        self._writers = Drivers(self._place, _connecting(url, {**settings, **_WRITER_SETTINGS}), _WRITERS)
+        self._writers = Drivers(_connecting(url, {**settings, **_WRITER_SETTINGS}), _WRITERS)
         # A large commit takes some round trips, each of which would wait for what is decided meanwhile.
         self._aside = Aside()
         staged = {"lock_timeout": f"{_STAGED_LOCK_TIMEOUT_S * 1_000:.0f}ms"}
-        self._copiers = Drivers(self._place, _connecting(url, {**settings, **_WRITER_SETTINGS, **staged}), _COPIERS)
+        self._copiers = Drivers(_connecting(url, {**settings, **_WRITER_SETTINGS, **staged}), _COPIERS)
         self._staged: list[_Staged] = []
         self._readers = make_engine(url, _READERS, {**settings, **_READER_SETTINGS})
         # One at a time: an acknowledgement must not keep a commit of the same worker from its checkpoint.
@@ -644,7 +643,7 @@ def make_engine(
         async_creator=_connecting(url, settings, answer_timeout_s),
         pool_size=connections,
         max_overflow=0,
-        pool_timeout=_POOL_TIMEOUT_S,
+        pool_timeout=TAKE_TIMEOUT_S,
         isolation_level="AUTOCOMMIT",
     )
 
@@ -678,7 +677,7 @@ def faults(place: str) -> Iterator[None]:
     try:
         yield
     except PoolTimeoutError:
-        raise StoreUnreachable(f"{place}: all connections are taken, for {_POOL_TIMEOUT_S} s") from None
+        raise StoreUnreachable(f"{place}: all connections are taken, for {TAKE_TIMEOUT_S} s") from None
     except (DBAPIError, *_DRIVER_ERRORS) as error:
         cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
         # SQLAlchemy hands on its own copy of the driver's error.

@@ -9,6 +9,7 @@ import pytest
 from processor.errors import StoreUnreachable
 from processor.stores import drivers
 from processor.stores.drivers import Drivers
+from processor.stores.postgres import faults
 
 MOST = 2
 
@@ -16,7 +17,7 @@ MOST = 2
 @pytest.fixture
 async def made(postgres_server: str) -> AsyncIterator[Drivers]:
     """Two at the most."""
-    made = Drivers("here", lambda: asyncpg.connect(postgres_server), MOST)
+    made = Drivers(lambda: asyncpg.connect(postgres_server), MOST)
     yield made
     await made.close()
 
@@ -80,8 +81,8 @@ async def test_who_finds_none_waits_for_one(made: Drivers, monkeypatch: pytest.M
         async with made.one():
             waiting = asyncio.create_task(one_number(made))
             await asyncio.sleep(0)
-            monkeypatch.setattr(drivers, "_TAKE_TIMEOUT_S", 0.01)
-            with pytest.raises(StoreUnreachable, match="here: all connections are taken"):
+            monkeypatch.setattr(drivers, "TAKE_TIMEOUT_S", 0.01)
+            with pytest.raises(StoreUnreachable, match="here: all connections are taken"), faults("here"):
                 async with made.one():
                     pass
             assert not waiting.done()
@@ -97,7 +98,7 @@ async def test_there_is_room_again_after_one_could_not_be_made(postgres_server: 
             raise OSError("refused")
         return await asyncpg.connect(postgres_server)
 
-    made = Drivers("here", connect, 1)
+    made = Drivers(connect, 1)
     for _ in range(2):
         with pytest.raises(OSError, match="refused"):
             async with made.one():
