@@ -27,7 +27,10 @@ class Drivers:
 
     @asynccontextmanager
     async def one(self) -> AsyncIterator[asyncpg.Connection]:
-        """A connection without a transaction. Raises SQLAlchemy's `TimeoutError`, as its pool does, and what asyncpg does to connect."""
+        """A connection without a transaction.
+
+        Raises SQLAlchemy's `TimeoutError`, as its pool does, and what asyncpg does to connect.
+        """
         await self._take_room()
         self.used += 1
         try:
