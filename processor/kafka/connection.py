@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import aiokafka.conn
 import msgspec
 from aiokafka import AIOKafkaConsumer
 from aiokafka.abc import AbstractTokenProvider
@@ -40,6 +41,28 @@ _LOGIN_ERRORS = (
     UnsupportedSaslMechanismError,
     ssl.SSLCertVerificationError,
 )
+
+
+class _Connection(AIOKafkaConnection):  # type: ignore[misc]  # aiokafka has no types
+    """One that is broken where uvloop says that its transport is closed.
+
+    aiokafka expects an `OSError`: this would end the task that fetches, or the one that looks for leaders, for good.
+    https://github.com/aio-libs/aiokafka/issues/1038
+    """
+
+    def send(self, request: Any, expect_response: bool = True) -> Any:
+        """Raises `KafkaConnectionError`."""
+        try:
+            return super().send(request, expect_response)
+        except KafkaError:
+            raise
+        except RuntimeError as error:
+            self.close(reason=CloseReason.CONNECTION_BROKEN)
+            raise KafkaConnectionError(f"Connection at {self.host}:{self.port} broken: {error}") from error
+
+
+# Of all clients: there is no other way to it.
+aiokafka.conn.AIOKafkaConnection = _Connection
 
 
 def client_options(settings: Settings) -> dict[str, Any]:

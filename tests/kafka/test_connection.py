@@ -13,11 +13,14 @@ import pytest
 from aiohttp import web
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.client import AIOKafkaClient
+from aiokafka.conn import AIOKafkaConnection, create_conn
 from aiokafka.errors import AuthenticationFailedError, KafkaConnectionError
+from aiokafka.protocol.metadata import MetadataRequest
 
 from processor.errors import BrokerUnreachable, SettingsError
 from processor.kafka.connection import client_options, reach_broker
 from processor.settings import load_settings
+from tests.faults.proxy import Proxy
 from tests.servers import Kafka, free_port
 
 LOGIN = {"kafka_sasl_username": "user", "kafka_sasl_password": "geheim"}
@@ -275,3 +278,34 @@ async def test_a_certificate_that_is_not_trusted_is_told_at_once(
         given = {"kafka_security_protocol": "SSL", "kafka_ssl_cafile": certificates / trusted}
         with pytest.raises(BrokerUnreachable, match=f"Authentication failed: .* certificate verify failed: .*{named}"):
             await reach_broker(load_settings(brokers=f"{host}:{port}", **given))
+
+
+# --- a connection that breaks
+
+
+async def send_in_each_turn(connection: AIOKafkaConnection) -> None:
+    """So also in the one between the transport's end and aiokafka's notice of it. Ends with what goes wrong."""
+    answers = []
+    try:
+        while True:
+            answers.append(connection.send(MetadataRequest([])))
+            await asyncio.sleep(0)
+    finally:
+        await asyncio.gather(*answers, return_exceptions=True)
+
+
+def test_a_connection_that_is_closed_already_is_broken(real_kafka: Kafka) -> None:
+    """Of uvloop, which a worker runs on, that is an error that aiokafka does not expect."""
+    uvloop = pytest.importorskip("uvloop")
+
+    async def cut_some() -> None:
+        async with Proxy(int(real_kafka.bootstrap.rpartition(":")[2])) as proxy:
+            for _ in range(10):
+                sending = asyncio.create_task(send_in_each_turn(await create_conn("127.0.0.1", proxy.port)))
+                await asyncio.sleep(0)
+                proxy.cut()
+                with pytest.raises(KafkaConnectionError):
+                    await sending
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(cut_some())
