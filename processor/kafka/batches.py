@@ -10,8 +10,8 @@ import time
 from collections.abc import Iterable
 
 import google_crc32c
-from aiokafka import AIOKafkaProducer
 from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.record.default_records import DefaultRecordBatch
 
 from processor.kafka.outgoing import EventRecords, Outgoing, ReplyRecords
 
@@ -31,8 +31,17 @@ _LENGTH_FROM = 12
 _LEADER_EPOCH, _VERSION, _ATTRIBUTES = -1, 2, 0
 
 
+_CODECS = {
+    None: DefaultRecordBatch.CODEC_NONE,
+    "gzip": DefaultRecordBatch.CODEC_GZIP,
+    "snappy": DefaultRecordBatch.CODEC_SNAPPY,
+    "lz4": DefaultRecordBatch.CODEC_LZ4,
+    "zstd": DefaultRecordBatch.CODEC_ZSTD,
+}
+
+
 class LaidBatch(BatchBuilder):  # type: ignore[misc]
-    """A batch for aiokafka's producer whose records are laid out already: uncompressed, with nothing to be added.
+    """As aiokafka's builder makes them, of records that are laid out already: uncompressed, with nothing to be added.
 
     `first_ms` and `last_ms` are the first and the highest of their timestamps.
     """
@@ -64,14 +73,14 @@ class LaidBatch(BatchBuilder):  # type: ignore[misc]
         return self._count
 
 
-def batch_of(producer: AIOKafkaProducer, records: Iterable[Outgoing], *, compressed: bool) -> BatchBuilder:
+def batch_of(records: Iterable[Outgoing], compression: str | None) -> BatchBuilder:
     """A closed batch of as many of the records as it holds."""
-    if NATIVE and not compressed and isinstance(records, EventRecords):
+    if NATIVE and compression is None and isinstance(records, EventRecords):
         return LaidBatch(*lay_out(records.log.tenant, records.events, BATCH_BYTES))
-    if NATIVE and not compressed and isinstance(records, ReplyRecords):
+    if NATIVE and compression is None and isinstance(records, ReplyRecords):
         now_ms = int(time.time() * 1000)
         return LaidBatch(*lay_out_replies(records.answers, records.room_bytes, now_ms, BATCH_BYTES))
-    batch = producer.create_batch()
+    batch = BatchBuilder(BATCH_BYTES, _CODECS[compression])
     for key, value, headers, timestamp in records:
         if batch.append(key=key, value=value, timestamp=timestamp, headers=headers) is None:
             break

@@ -12,25 +12,17 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import structlog
-from aiokafka import AIOKafkaProducer
-from aiokafka.errors import (
-    InvalidProducerEpoch,
-    InvalidProducerIdMapping,
-    KafkaError,
-    OutOfOrderSequenceNumber,
-    ProducerClosed,
-    ProducerFenced,
-    UnknownProducerId,
-)
+from aiokafka.errors import KafkaError
 from msgspec.structs import replace
 
 from processor.errors import StoreDamaged, StoreUnreachable
 from processor.failpoints import FailPoint, reach
-from processor.kafka.batches import BATCH_BYTES, batch_of
+from processor.kafka.batches import batch_of
 from processor.kafka.outgoing import Answer, EventRecords, Outgoing, ReplyRecords, dead_letter
+from processor.kafka.producer import BatchProducer
 from processor.kafka.reply_topics import ReplyTopics
 from processor.messages import Accepted, Duplicate, Log, Outcome, Publication, Record, RecordedEvent, Rejected
 from processor.names import TopicNames
@@ -44,16 +36,6 @@ _RETRY_FIRST_S, _RETRY_MOST_S = 0.1, 5.0
 _PAGE = 1_000
 _APPENDED = (Accepted, Duplicate)
 _TOGETHER = 1_024
-_Result = TypeVar("_Result")
-# The broker and the producer disagree on what was sent: only a new producer, with a new sequence, goes on.
-_SPENT = (
-    InvalidProducerEpoch,
-    InvalidProducerIdMapping,
-    OutOfOrderSequenceNumber,
-    ProducerClosed,
-    ProducerFenced,
-    UnknownProducerId,
-)
 
 
 class Lane(NamedTuple):
@@ -73,11 +55,10 @@ class Begun(NamedTuple):
 
     records: int
     acknowledged: asyncio.Future[Any]
-    producer: AIOKafkaProducer | None
 
 
 class Outbound:
-    """The one idempotent producer of a worker, made anew when its sequence is broken."""
+    """The one idempotent producer of a worker."""
 
     def __init__(
         self,
@@ -88,35 +69,23 @@ class Outbound:
         meter: WorkerMeter | None = None,
     ) -> None:
         self._meter = meter or WorkerMeter()
-        self._options = dict(
-            options,
-            enable_idempotence=True,
-            acks="all",
-            compression_type=compression,
-            max_batch_size=BATCH_BYTES,
-            max_request_size=max_record_bytes,
-        )
+        self._compression = compression
         # What the rest of a batch and the broker's own parts take.
         self.room_bytes = max_record_bytes - _BATCH_OVERHEAD_BYTES
         self.reply_topics = ReplyTopics(options, max_request_size=max_record_bytes)
-        self._producer: AIOKafkaProducer | None = None
-        self._renewing = asyncio.Lock()
+        self._producer = BatchProducer(options, self._tries_again)
 
     async def start(self) -> None:
         """Connect. Raises aiokafka's errors."""
-        self._producer = AIOKafkaProducer(**self._options)
         await self._producer.start()
 
     async def stop(self) -> None:
         """Let go of the connections; what is not acknowledged yet is published by the next owner."""
         await self.reply_topics.stop()
-        if self._producer is not None:
-            await self._producer.stop()
+        await self._producer.stop()
 
-    @property
-    def _live(self) -> AIOKafkaProducer:
-        assert self._producer is not None, "not started"
-        return self._producer
+    def _tries_again(self) -> None:
+        self._meter.retries["publish"] += 1
 
     async def send(self, partition: int, lanes: Sequence[Lane]) -> None:
         """Send a record for each item, to this partition of the lanes' topics; returns when all are acknowledged.
@@ -139,63 +108,36 @@ class Outbound:
 
     async def _send_next(self, partition: int, lanes: Sequence[Lane]) -> list[int]:
         """Send the next batch of each lane, all at once; returns how many records of each were acknowledged."""
-        begun: list[Begun | None] = []
+        begun = [self.begin(lane.topic, partition, lane.encode(lane.items)) for lane in lanes]
         try:
-            for lane in lanes:
-                one = await self._tried(lane, partition, self.begin(lane.topic, partition, lane.encode(lane.items)))
-                begun.append(one)
-            return [
-                (await self._tried(lane, partition, self.acknowledged(one)) or 0) if one is not None else 0
-                for lane, one in zip(lanes, begun, strict=True)
-            ]
+            return [await self._counted(lane, partition, one) for lane, one in zip(lanes, begun, strict=True)]
         finally:
             for one in begun:
-                if one is not None:
-                    one.acknowledged.cancel()
+                one.acknowledged.cancel()
 
-    async def _tried(self, lane: Lane, partition: int, work: Awaitable[_Result]) -> _Result | None:
-        """What comes of it; None where the broker would not have it yet."""
+    async def _counted(self, lane: Lane, partition: int, begun: Begun) -> int:
+        """How many records are acknowledged: 0 where the broker would not have them yet."""
         try:
-            return await work
+            await begun.acknowledged
         except KafkaError as error:
-            self._meter.retries["publish"] += 1
+            self._tries_again()
             logger.warning("not published yet, trying again", topic=lane.topic, partition=partition, error=repr(error))
-            return None
+            return 0
+        return begun.records
 
     async def send_batch(self, topic: str, partition: int, records: Iterable[Outgoing]) -> int:
         """Send as many of the records as one batch holds; return how many, once they are acknowledged.
 
-        Raises aiokafka's errors; where the sequence was broken, the producer has been made anew.
+        Raises aiokafka's errors.
         """
-        return await self.acknowledged(await self.begin(topic, partition, records))
-
-    async def begin(self, topic: str, partition: int, records: Iterable[Outgoing]) -> Begun:
-        """Hand as many of the records as one batch holds to the producer. Raises as `send_batch` does."""
-        producer = self._live
-        try:
-            batch = batch_of(producer, records, compressed=self._options["compression_type"] is not None)
-            return Begun(batch.record_count(), await producer.send_batch(batch, topic, partition=partition), producer)
-        except _SPENT:
-            await self._renew(producer)
-            raise
-
-    async def acknowledged(self, begun: Begun) -> int:
-        """How many records are acknowledged, once they are. Raises as `send_batch` does."""
-        try:
-            await begun.acknowledged
-        except _SPENT:
-            await self._renew(begun.producer)
-            raise
+        begun = self.begin(topic, partition, records)
+        await begun.acknowledged
         return begun.records
 
-    async def _renew(self, spent: AIOKafkaProducer | None) -> None:
-        async with self._renewing:
-            if self._live is not spent:
-                return
-            fresh = AIOKafkaProducer(**self._options)
-            await fresh.start()
-            self._producer = fresh
-        await spent.stop()
+    def begin(self, topic: str, partition: int, records: Iterable[Outgoing]) -> Begun:
+        """Hand as many of the records as one batch holds to the producer."""
+        batch = batch_of(records, self._compression)
+        return Begun(batch.record_count(), self._producer.send(topic, partition, batch))
 
 
 class LogPublisher:

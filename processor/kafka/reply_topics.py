@@ -1,7 +1,7 @@
 """The topics that clients name for their replies: any of them may be missing, full, or forbidden.
 
-They have a producer of their own. That of feed and standing topics never gives a batch up, and has one request under
-way per broker: a topic that refuses what is sent would slow down all the others, for ever.
+They have a producer of their own, which gives up. That of feed and standing topics never does: what a topic can't take
+would be sent again for ever.
 """
 
 import asyncio

@@ -24,9 +24,9 @@ class SimulatedOutbound(Outbound):
         self._link = link
         self._chance = chance
 
-    async def begin(self, topic: str, partition: int, records: Iterable[Outgoing]) -> Begun:
+    def begin(self, topic: str, partition: int, records: Iterable[Outgoing]) -> Begun:
         chunk = [*islice(records, self._chance.random.randint(1, self._chance.profile.chunk_records))]
-        return Begun(len(chunk), asyncio.ensure_future(self.append(topic, partition, chunk)), None)
+        return Begun(len(chunk), asyncio.ensure_future(self.append(topic, partition, chunk)))
 
     async def append(self, topic: str, partition: int, chunk: Sequence[Outgoing]) -> None:
         """Have the broker take records, in one of the ways in which that can end."""
