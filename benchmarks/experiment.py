@@ -25,6 +25,8 @@ _ALONE_TIMES = 3
 _MIX_TIMES = 2.5
 """As many events, for two workers do a drain's within half a second, of which beginning and end are a fifth."""
 _SEVERAL = 10
+_AS_LONG = 2
+"""Ten to a command, so many times as many events are done in the time of the others."""
 _WARM_UPS = 3
 """Of the broker, so that its compiler is done: with ten events a command, whose records are most of its work."""
 
@@ -82,8 +84,7 @@ async def drains(bed: Bed, options: Options, *, kind: StoreKind) -> AsyncIterato
 def _drain_rows(kind: StoreKind, runs: Runs) -> list[Row]:
     rows = [_rate_row(f"drain-{kind}", runs, "worker", "bare path")]
     if kind != "memory":
-        cpu_us = middle((run.cpu_us for run in runs["worker"]), more=False)
-        bare_us = middle((run.cpu_us for run in counting(runs["bare path"])), more=False)
+        cpu_us, bare_us = _cpu_us(runs["worker"]), _cpu_us(counting(runs["bare path"]))
         peak = middle((run.peak_mib for run in runs["worker"]), more=False)
         detail = f"the bare path {_shown(bare_us)} µs; the worker's memory {_shown(peak)} MiB at the highest"
         rows.append(Row(f"cpu-{kind}", cpu_us, detail))
@@ -96,7 +97,7 @@ async def mixes(bed: Bed, options: Options) -> AsyncIterator[Experiment]:
     count = int(_MIX_TIMES * options.commands)
     load = Commands()
     warm_up, plain = load.take(count), load.take(count)
-    several = _several(count)
+    several = _several(count, _AS_LONG * count)
     stale = Commands().take(2 * count, Mix(stale_every=20))
     run = partial(relay, bed, "postgres")
     yield Experiment(
@@ -111,27 +112,38 @@ async def mixes(bed: Bed, options: Options) -> AsyncIterator[Experiment]:
     )
 
 
-def _several(count: int) -> tuple[list[CommandRecord], list[CommandRecord]]:
-    """Commands that come to so many events, and as many behind them."""
-    made = Commands().take(2 * count // _SEVERAL, Mix(events=_SEVERAL))
-    return made[: len(made) // 2], made[len(made) // 2 :]
+def _several(before: int, then: int) -> tuple[list[CommandRecord], list[CommandRecord]]:
+    """Commands that come to so many events, and behind them others."""
+    load, mix = Commands(), Mix(events=_SEVERAL)
+    return load.take(before // _SEVERAL, mix), load.take(then // _SEVERAL, mix)
 
 
 async def warm_up(bed: Bed, options: Options) -> None:
     """Have the broker's code compiled before anything is measured on it."""
-    several = _several(int(_MIX_TIMES * options.commands))
+    count = int(_MIX_TIMES * options.commands)
+    several = _several(count, count)
     for _ in range(_WARM_UPS):
         await relay(bed, "memory", *several)
 
 
 def _mix_rows(runs: Runs) -> list[Row]:
-    events, plain = _events_rate(runs["10 events"]), _rate(counting(runs["plain"]))
     return [
         _rate_row("two-workers", runs, "two workers", "plain"),
-        Row("ten-events", ratio(events, plain), f"{_shown(events)} events/s, {_shown(plain)} commands/s"),
+        _several_row(runs),
         _rate_row("duplicates", runs, "duplicates", "plain"),
         _rate_row("conflicts", runs, "5% conflicts", "plain"),
     ]
+
+
+def _several_row(runs: Runs) -> Row:
+    """The more of a command's price its event is, the less there is to be gained by several events in one."""
+    events, plain = _events_rate(runs["10 events"]), _rate(counting(runs["plain"]))
+    detail = f"{_shown(events)} events/s, {_shown(plain)} commands/s"
+    of_ten, of_one = (_cpu_us(counting(runs[side])) for side in ("10 events", "plain"))
+    if of_ten is not None and of_one is not None:
+        each = (of_ten - of_one) / (_SEVERAL - 1)
+        detail += f"; worker's CPU {_shown(each)} µs an event and {_shown(of_one - each)} a command"
+    return Row("ten-events", ratio(events, plain), detail)
 
 
 @asynccontextmanager
@@ -145,8 +157,7 @@ async def telemetry(bed: Bed, options: Options) -> AsyncIterator[Experiment]:
 
 
 def _telemetry_rows(runs: Runs) -> list[Row]:
-    on_us = middle((run.cpu_us for run in runs["on"]), more=False)
-    off_us = middle((run.cpu_us for run in counting(runs["off"])), more=False)
+    on_us, off_us = _cpu_us(runs["on"]), _cpu_us(counting(runs["off"]))
     share = ratio(off_us, on_us)
     return [
         _rate_row("telemetry", runs, "on", "off"),
@@ -267,6 +278,10 @@ def counting(runs: Sequence[Any]) -> Sequence[Any]:
 
 def _rate(runs: Sequence[Drained]) -> float | None:
     return middle((run.rate for run in runs), more=True)
+
+
+def _cpu_us(runs: Sequence[Drained]) -> float | None:
+    return middle((run.cpu_us for run in runs), more=False)
 
 
 def _events_rate(runs: Sequence[Drained]) -> float | None:
