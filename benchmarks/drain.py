@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack
 from typing import NamedTuple, Self
 
 import aiohttp
+import psutil
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from msgspec import Struct
 
@@ -34,13 +35,15 @@ _PARTITIONS = range(PARTITIONS)
 class Drained(Struct):
     """One run. `failure` says which invariant does not hold; such a run counts as zero.
 
-    rate: commands a second. events: how many they came to. cpu_us: of the processes, for each command.
+    rate: commands a second. events: how many they came to. cpu_us: of the processes, for each command. busy: the share
+    of the machine's processors that was in use, by all there is on it.
     """
 
     rate: float = 0.0
     events: int = 0
     cpu_us: float | None = None
     peak_mib: float | None = None
+    busy: float | None = None
     failure: str | None = None
 
 
@@ -130,15 +133,24 @@ async def _relay(
             process.suspend()
         await preload(bed.bootstrap, site.names.commands, records)
         cpu_s = sum(process.cpu_s() for process in processes)
+        idle_s = _idle_s()
         begin = time.perf_counter()
         for process in processes:
             process.resume()
         await ends.reach(after, processes)
         seconds = time.perf_counter() - begin
+        busy = 1 - (_idle_s() - idle_s) / (seconds * psutil.cpu_count())
         cpu_s = sum(process.cpu_s() for process in processes) - cpu_s
     peak_mib = max(process.peak_mib for process in processes)
     count = len(records)
-    return Drained(count / seconds, after.events - before.events, cpu_s / count * 1e6, peak_mib)
+    return Drained(count / seconds, after.events - before.events, cpu_s / count * 1e6, peak_mib, busy)
+
+
+def _idle_s() -> float:
+    """For how long the machine's processors have had nothing to do, added up."""
+    times = psutil.cpu_times()
+    idle_s: float = times.idle + getattr(times, "iowait", 0.0)
+    return idle_s
 
 
 class _Worker:

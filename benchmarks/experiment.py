@@ -128,11 +128,20 @@ async def warm_up(bed: Bed, options: Options) -> None:
 
 def _mix_rows(runs: Runs) -> list[Row]:
     return [
-        _rate_row("two-workers", runs, "two workers", "plain"),
+        _two_workers_row(runs),
         _several_row(runs),
         _rate_row("duplicates", runs, "duplicates", "plain"),
         _rate_row("conflicts", runs, "5% conflicts", "plain"),
     ]
+
+
+def _two_workers_row(runs: Runs) -> Row:
+    """What one worker has in use already, with its broker and database, another one can't gain."""
+    row = _rate_row("two-workers", runs, "two workers", "plain")
+    busy = middle((run.busy for run in counting(runs["plain"])), more=False)
+    if busy is not None:
+        row.detail += f"; with one, {busy:.0%} of all processors are in use"
+    return row
 
 
 def _several_row(runs: Runs) -> Row:

@@ -74,7 +74,7 @@ async def _observed(site: Site, count: int) -> Drained:
     missing = count // _SAMPLED_ONE_IN - collector.commands()
     if failure is None and missing:
         failure = f"{missing} commands that were sampled have no trace"
-    return Drained(count / seconds, count, cpu_s / count * 1e6, worker.peak_mib, failure)
+    return Drained(count / seconds, count, cpu_s / count * 1e6, worker.peak_mib, failure=failure)
 
 
 class _Collector:

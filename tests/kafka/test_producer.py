@@ -129,8 +129,11 @@ async def test_a_batch_whose_answer_was_lost_is_taken_once(
     producer: BatchProducer, topic: str, real_kafka: Kafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lose_answers(monkeypatch, 2)
+    retries: list[None] = []
+    monkeypatch.setattr(producer, "_on_retry", lambda: retries.append(None))
     await asyncio.gather(producer.send(topic, 0, a_batch("b", "c")), producer.send(topic, 0, a_batch("d")))
 
+    assert len(retries) == 2
     assert await values(real_kafka, topic) == ["a", "b", "c", "d"]
 
 
