@@ -1,7 +1,7 @@
 """An idempotent producer of ready-made batches: one under way for each partition, all that is ready in one request.
 
 aiokafka's own has, for each batch, an object with three futures, and one request at a time for each broker, whose bytes
-are copied half a dozen times on their way: for a record or two in each batch, as under a light load, that is half of
+are copied half a dozen times on their way: for a record or two in each batch, as under a light load, that is much of
 what publishing costs.
 
 The protocol is that of KIP-98. A batch carries the producer's id and the number of its first record, the same ones
