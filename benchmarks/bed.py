@@ -22,7 +22,7 @@ from processor.names import DEFAULT_TENANT, TopicNames
 from processor.settings import Settings
 from processor.stores import open_store
 from processor.stores.migrate import upgrade
-from tests.servers import ROOMY_JAVA, Broker, Postgres, fresh_database
+from tests.servers import ROOMY_JAVA, Broker, Postgres, execute, fresh_database
 
 StoreKind = Literal["sqlite", "postgres", "memory"]
 
@@ -31,6 +31,19 @@ LOGS = [Log(DEFAULT_TENANT, partition) for partition in range(PARTITIONS)]
 
 # Or else, half a minute later, the system writes to the disk what a run has left behind, and slows the ones after it.
 _DELETED_AT_ONCE = {"log.segment.delete.delay.ms": "1000"}
+
+# A server that has run for a while writes its log over old files. One that is new fills a file of 16 MB with zeros at
+# every 16 MB, and has it on the disk, while each commit waits: 0.1 to 0.3 s, once a second.
+_WAL_FILES = 64
+_WAL_KEPT = (f"min_wal_size={16 * _WAL_FILES}MB", f"max_wal_size={32 * _WAL_FILES}MB")
+_MAKE_WAL_FILES = f"""
+DO $$ BEGIN
+    FOR _ IN 1..{_WAL_FILES} LOOP
+        PERFORM pg_logical_emit_message(false, '', '');
+        PERFORM pg_switch_wal();
+    END LOOP;
+END $$
+"""
 
 
 class Site(NamedTuple):
@@ -124,8 +137,8 @@ def _without_collector() -> Iterator[None]:
 def bed(*, process_group: int = -1) -> Iterator[Bed]:
     """A bed on the servers named by `TIDEMARK_BENCH_KAFKA` and `TIDEMARK_BENCH_POSTGRES`, or on ones of its own.
 
-    Its own have their defaults: a broker with a gigabyte, a PostgreSQL that has on the disk what is committed. With
-    `process_group` 0, a terminal's Ctrl-C does not reach them.
+    Its own are set up as usual: a broker with a gigabyte, a PostgreSQL that has on the disk what is committed, and the
+    files of its log there already. With `process_group` 0, a terminal's Ctrl-C does not reach them.
     """
     with ExitStack() as servers:
         bootstrap = os.environ.get("TIDEMARK_BENCH_KAFKA")
@@ -137,9 +150,10 @@ def bed(*, process_group: int = -1) -> Iterator[Bed]:
         postgres = os.environ.get("TIDEMARK_BENCH_POSTGRES")
         if postgres is None:
             say("starting PostgreSQL")
-            server = Postgres()
+            server = Postgres(_WAL_KEPT)
             server.process_group = process_group
             postgres = servers.enter_context(server).url()
+            execute(postgres, _MAKE_WAL_FILES)
         folder = Path(mkdtemp(prefix="tidemark-bench-"))
         servers.callback(shutil.rmtree, folder, ignore_errors=True)
         with _without_collector():

@@ -65,6 +65,7 @@ async def offer(bed: Bed, drain_rate: float, seconds: float) -> Offered:
                     rate = share / 100 * drain_rate
                     records = load.take(int(rate * seconds), mix)
                     sent.extend(records)
+                    await bed.settle()
                     waits = await client.measure(records, rate)
                     worker.check()
                     counted = waits[int(len(waits) * _NOT_COUNTED) :]

@@ -376,11 +376,11 @@ def _postgres(servers: ExitStack) -> str:
 @contextmanager
 def fresh_database(server_url: str, name: str) -> Iterator[str]:
     """The URL of a new, empty database, which is dropped at the end."""
-    in_thread(_execute(server_url, f'CREATE DATABASE "{name}" TEMPLATE template0'))
+    execute(server_url, f'CREATE DATABASE "{name}" TEMPLATE template0')
     try:
         yield urlsplit(server_url)._replace(path=f"/{name}").geturl()
     finally:
-        in_thread(_execute(server_url, f'DROP DATABASE "{name}" WITH (FORCE)'))
+        execute(server_url, f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 def free_port() -> int:
@@ -402,6 +402,11 @@ def in_thread(work: Coroutine[Any, Any, None]) -> None:
     """Run a coroutine to its end, whether or not an event loop runs in this thread."""
     with ThreadPoolExecutor(1) as pool:
         pool.submit(asyncio.run, work).result()
+
+
+def execute(url: str, statement: str) -> None:
+    """Run a statement on a PostgreSQL server, whether or not an event loop runs in this thread."""
+    in_thread(_execute(url, statement))
 
 
 async def _execute(url: str, statement: str) -> None:

@@ -5,14 +5,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-import asyncpg
 import pytest
 
 from processor.store import Store
 from processor.stores import open_store
 from processor.stores.migrate import upgrade
 from tests.records import PARTITIONS
-from tests.servers import fresh_database, in_thread
+from tests.servers import execute, fresh_database
 
 
 @pytest.fixture(scope="session")
@@ -27,17 +26,9 @@ def migrated(postgres_server: str) -> Iterator[str]:
 def postgres_store_url(postgres_server: str, migrated: str) -> Iterator[str]:
     """The URL of a new store in PostgreSQL."""
     name, template = f"t{uuid4().hex[:12]}", urlsplit(migrated).path.strip("/")
-    in_thread(_execute(postgres_server, f'CREATE DATABASE "{name}" TEMPLATE "{template}"'))
+    execute(postgres_server, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
     yield urlsplit(postgres_server)._replace(path=f"/{name}").geturl()
-    in_thread(_execute(postgres_server, f'DROP DATABASE "{name}" WITH (FORCE)'))
-
-
-async def _execute(url: str, statement: str) -> None:
-    connection = await asyncpg.connect(url)
-    try:
-        await connection.execute(statement)
-    finally:
-        await connection.close()
+    execute(postgres_server, f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgres"])
