@@ -27,8 +27,9 @@ _MIX_TIMES = 2.5
 _SEVERAL = 10
 _AS_LONG = 2
 """Ten to a command, so many times as many events are done in the time of the others."""
-_WARM_UPS = 3
-"""Of the broker, so that its compiler is done: with ten events a command, whose records are most of its work."""
+_WARM_UPS, _WARM_UP_RATE = 3, 20_000.0
+"""Of the broker, so that its compiler is done: with ten events a command, whose records are most of its work, and then
+with an open loop, whose requests are many and small. That takes half of the processors for some 20 s."""
 
 NAMES = {"sqlite": "SQLite", "postgres": "PostgreSQL", "memory": "memory store"}
 
@@ -125,6 +126,11 @@ async def warm_up(bed: Bed, options: Options) -> None:
     for _ in range(_WARM_UPS):
         await relay(bed, "memory", *several)
 
+    async def steady() -> float:
+        return _WARM_UP_RATE
+
+    await offer(bed, steady, options.seconds / 2)
+
 
 def _mix_rows(runs: Runs) -> list[Row]:
     return [
@@ -146,13 +152,14 @@ def _two_workers_row(runs: Runs) -> Row:
 
 def _several_row(runs: Runs) -> Row:
     """The more of a command's price its event is, the less there is to be gained by several events in one."""
-    events, plain = _events_rate(runs["10 events"]), _rate(counting(runs["plain"]))
-    detail = f"{_shown(events)} events/s, {_shown(plain)} commands/s"
+    times = _times(runs, "10 events", "plain", lambda ten, one: ratio(_SEVERAL * ten.rate, one.rate))
+    events, plain = _rate(runs["10 events"]), _rate(counting(runs["plain"]))
+    detail = f"{_shown(events and _SEVERAL * events)} events/s, {_shown(plain)} commands/s"
     of_ten, of_one = (_cpu_us(counting(runs[side])) for side in ("10 events", "plain"))
     if of_ten is not None and of_one is not None:
         each = (of_ten - of_one) / (_SEVERAL - 1)
         detail += f"; worker's CPU {_shown(each)} µs an event and {_shown(of_one - each)} a command"
-    return Row("ten-events", ratio(events, plain), detail)
+    return Row("ten-events", times, detail)
 
 
 @asynccontextmanager
@@ -166,8 +173,8 @@ async def telemetry(bed: Bed, options: Options) -> AsyncIterator[Experiment]:
 
 
 def _telemetry_rows(runs: Runs) -> list[Row]:
+    share = _times(runs, "on", "off", lambda on, off: ratio(off.cpu_us, on.cpu_us))
     on_us, off_us = _cpu_us(runs["on"]), _cpu_us(counting(runs["off"]))
-    share = ratio(off_us, on_us)
     return [
         _rate_row("telemetry", runs, "on", "off"),
         Row(
@@ -211,25 +218,27 @@ def _trickle_rows(runs: Runs) -> list[Row]:
     for kind, (name, figure) in itertools.product(("postgres", "sqlite"), figures.items()):
         ours = middle(map(figure, runs[kind]), more=False)
         echo = middle(map(figure, counting(runs["bare echo"])), more=False)
-        rows.append(Row(f"{name}-{kind}", ratio(ours, echo), f"{_shown(ours)} ms, the echo {_shown(echo)} ms"))
+        times = _times(runs, kind, "bare echo", partial(_ratio_of, figure), more=False)
+        rows.append(Row(f"{name}-{kind}", times, f"{_shown(ours)} ms, the echo {_shown(echo)} ms"))
     return rows
+
+
+def _ratio_of(figure: Callable[[Latency], float | None], run: Latency, echo: Latency) -> float | None:
+    return ratio(figure(run), figure(echo))
 
 
 @asynccontextmanager
 async def open_loop(bed: Bed, options: Options) -> AsyncIterator[Experiment]:
-    """At shares of the rate that a drain of the same run has."""
+    """At shares of the rate that a drain has right before."""
     records = commands(options.commands)
-    rates: list[float] = []
 
-    async def drain_rate() -> Drained:
+    async def drain_rate() -> float:
         drained = await drain(bed, "postgres", records, bare=False)
-        rates.append(drained.rate)
-        return drained
+        if drained.failure is not None:
+            raise RuntimeError(f"there is no drain rate to go by: {drained.failure}")
+        return drained.rate
 
-    async def offered() -> Offered:
-        return await offer(bed, rates[-1], options.seconds / 2)
-
-    yield Experiment({"drain": drain_rate, "offered": offered}, _open_rows)
+    yield Experiment({"offered": partial(offer, bed, drain_rate, options.seconds / 2)}, _open_rows)
 
 
 def _open_rows(runs: Runs) -> list[Row]:
@@ -243,7 +252,8 @@ def _open_rows(runs: Runs) -> list[Row]:
     hot_ms = middle((run.hot_ms for run in offered), more=False)
     even_ms = middle((run.even_ms for run in counting(offered)), more=False)
     detail = f"{_shown(hot_ms)} ms against {_shown(even_ms)} ms, both at {HOT_AT}% of the drain rate"
-    return [*rows, Row("hot", ratio(hot_ms, even_ms), detail)]
+    times = middle((ratio(run.hot_ms, run.even_ms) for run in offered), more=False)
+    return [*rows, Row("hot", times, detail)]
 
 
 # --- a large store
@@ -293,13 +303,21 @@ def _cpu_us(runs: Sequence[Drained]) -> float | None:
     return middle((run.cpu_us for run in runs), more=False)
 
 
-def _events_rate(runs: Sequence[Drained]) -> float | None:
-    return middle((10 * run.rate for run in runs), more=True)
+def _times(
+    runs: Runs, ours: str, theirs: str, of: Callable[[Any, Any], float | None], *, more: bool = True
+) -> float | None:
+    """The median of the turns: of what one side comes to beside the other, right after each other.
+
+    The machine's speed changes more from one turn to the next than within one. Where a yardstick fails, its turn is
+    left out.
+    """
+    turns = zip(runs[ours], runs[theirs], strict=True)
+    return middle((of(run, beside) for run, beside in turns if beside.failure is None), more=more)
 
 
 def _rate_row(key: str, runs: Runs, ours: str, theirs: str) -> Row:
+    share = _times(runs, ours, theirs, lambda run, beside: ratio(run.rate, beside.rate))
     our_rate, their_rate = _rate(runs[ours]), _rate(counting(runs[theirs]))
-    share = ratio(our_rate, their_rate)
     row = Row(key, share, f"{_shown(our_rate)} of {_shown(their_rate)} commands/s")
     if row.target.unit == "%" and share is not None:
         row.measured = 100 * share

@@ -3,6 +3,7 @@
 Each command's time counts from when it was due, so that a stall is seen by all whom it would have kept waiting.
 """
 
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from statistics import quantiles
 
@@ -20,7 +21,7 @@ SHARES = (25, 50, 75, 90)
 HOT_AT = 50
 
 _HOT = Mix(hot_share=0.9)
-_WARM_UP_S = 1.0
+_WARM_UP_RATE, _WARM_UP_S = 10_000.0, 1.0
 _NOT_COUNTED = 0.1
 """The beginning of each level, while queues fill."""
 
@@ -48,10 +49,11 @@ class Offered(Struct):
     failure: str | None = None
 
 
-async def offer(bed: Bed, drain_rate: float, seconds: float) -> Offered:
-    """All levels one after the other, each for so many seconds, on PostgreSQL; then one with a hot partition."""
-    if not drain_rate:
-        return Offered(failure="there is no drain rate to go by")
+async def offer(bed: Bed, drain_rate: Callable[[], Awaitable[float]], seconds: float) -> Offered:
+    """All levels one after the other, each for so many seconds, on PostgreSQL; one of them with a hot partition, too.
+
+    A drain before each level says what 100% is: in the minute that they take, the machine's speed may change.
+    """
     load, sent = Commands(), list[CommandRecord]()
     offered = Offered()
     async with bed.site("postgres") as site:
@@ -61,23 +63,22 @@ async def offer(bed: Bed, drain_rate: float, seconds: float) -> Offered:
                 await worker.ready()
                 client = await stack.enter_async_context(BatchingClient(site))
 
-                async def at(share: int, seconds: float, mix: Mix | None = None) -> tuple[Level, Waits]:
-                    rate = share / 100 * drain_rate
+                async def at(rate: float, seconds: float, mix: Mix | None = None) -> Waits:
                     records = load.take(int(rate * seconds), mix)
                     sent.extend(records)
                     await bed.settle()
                     waits = await client.measure(records, rate)
                     worker.check()
-                    counted = waits[int(len(waits) * _NOT_COUNTED) :]
-                    return _level(rate, counted), counted
+                    return waits[int(len(waits) * _NOT_COUNTED) :]
 
-                await at(SHARES[0], _WARM_UP_S)
+                await at(_WARM_UP_RATE, _WARM_UP_S)
                 for share in SHARES:
-                    offered.levels[str(share)], waits = await at(share, seconds)
+                    rate = share / 100 * await drain_rate()
+                    waits = await at(rate, seconds)
+                    offered.levels[str(share)] = _level(rate, waits)
                     if share == HOT_AT:
                         offered.even_ms = _p99_beside_hot(waits)
-                _, waits = await at(HOT_AT, seconds, _HOT)
-                offered.hot_ms = _p99_beside_hot(waits)
+                        offered.hot_ms = _p99_beside_hot(await at(rate, seconds, _HOT))
         except (TimeoutError, RuntimeError, KafkaException, KafkaError) as error:
             return Offered(failure=str(error) or "not every command was answered in time")
         failure = await check_run(site, sent)
