@@ -364,8 +364,7 @@ class Ownership:
                 for running in self._running.values():
                     running.written = _NOTHING
             await self._acknowledge(dict(self._running))
-            if turn % _FORGET_EVERY == 0:
-                await self._forget_refused()
+            await self._forget_refused(turn)
 
     async def _acknowledge(self, logs: Mapping[Log, _Running]) -> None:
         """Where it fails it is only later: what is not written down is published again."""
@@ -386,11 +385,12 @@ class Ownership:
             for log, written in behind.items():
                 logs[log].written = written
 
-    async def _forget_refused(self) -> None:
+    async def _forget_refused(self, turn: int) -> None:
+        """Of some logs each time: commits wait for it, and for all logs at once they would wait long."""
         for log, running in list(self._running.items()):
             over = running.owned.checkpoint.log_time_ms - self._retention_ms
             try:
-                if over > 0:
+                if over > 0 and log.partition % _FORGET_EVERY == turn % _FORGET_EVERY:
                     await self._store.forget_refused(log, over, _FORGET_AT_ONCE)
             except StoreUnreachable:
                 return

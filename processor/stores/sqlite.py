@@ -305,22 +305,17 @@ class SqliteStore:
         return {log: Committed.YES if log in written else Committed.FENCED for log in logs}
 
     async def acknowledge(self, acknowledged: Mapping[Log, Checkpoint]) -> None:
-        await self._write(lambda connection: self._acknowledge(connection, acknowledged))
-
-    async def _acknowledge(self, connection: AsyncConnection, acknowledged: Mapping[Log, Checkpoint]) -> None:
-        tenants = await self._tenants_of(connection, acknowledged)
+        tenants = await self._known_tenants(acknowledged)
         rows = []
         for log, given in acknowledged.items():
             if log.tenant in tenants:
                 to = given.acknowledged_offset, given.acknowledged_position
                 rows.append((*to, tenants[log.tenant], log.partition, given.epoch, *to))
-        await in_thread(connection, lambda driver: _execute_many(driver, _ACKNOWLEDGE, rows))
+        await self._alone(lambda driver: _at_once(driver, _ACKNOWLEDGE, rows))
 
     async def forget_refused(self, log: Log, before_log_time_ms: int, limit: int) -> int:
-        asked = [(*log, limit, before_log_time_ms)]
-        return await self._write(
-            lambda connection: in_thread(connection, lambda driver: _execute_many(driver, _FORGET, asked))
-        )
+        rows = [(*log, limit, before_log_time_ms)]
+        return await self._alone(lambda driver: _at_once(driver, _FORGET, rows))
 
     async def _known_tenants(self, logs: Iterable[Log]) -> dict[str, int]:
         known = self._tenants
@@ -545,6 +540,14 @@ def _write_rows(driver: sqlite3.Connection, statement: str, rows: Sequence[Row])
 
 def _flat(rows: Iterable[Iterable[Any]]) -> list[Any]:
     return [*chain.from_iterable(rows)]
+
+
+def _at_once(driver: sqlite3.Connection, statement: str, rows: list[Row]) -> int:
+    """Run a statement for each of some rows in a transaction of their own; returns how many rows were written."""
+    driver.execute("BEGIN IMMEDIATE")
+    written = _execute_many(driver, statement, rows)
+    driver.commit()
+    return written
 
 
 def _execute_many(driver: sqlite3.Connection, statement: str, rows: list[Row]) -> int:
