@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import pytest
 
+import processor.kafka.ownership
 from processor.cycle import Cycles
 from processor.fit import Found
 from processor.kafka.ownership import Ownership
@@ -50,7 +51,7 @@ def ownership_of(store: MemoryStore, find: Find) -> Ownership:
 
 async def is_claimed(ownership: Ownership) -> None:
     async with asyncio.timeout(5):
-        while ownership.statuses[LOG].state == "claiming":
+        while any(status.state == "claiming" for status in ownership.statuses.values()):
             await asyncio.sleep(0.01)
 
 
@@ -137,3 +138,37 @@ async def test_what_is_assigned_while_the_worker_ends_is_not_claimed() -> None:
     assert ownership.statuses == {}
     await ownership.close()
     assert (await store.checkpoints())[LOG].epoch == 1
+
+
+async def test_every_log_has_its_turn_to_forget_refusals_and_only_some_have_it_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[int] = []
+    done = asyncio.Event()
+
+    class Forgetting(DurableStore):
+        async def forget_refused(self, log: Log, before_log_time_ms: int, limit: int) -> int:
+            asked.append(log.partition)
+            if len(asked) == 8:
+                done.set()
+            return await super().forget_refused(log, before_log_time_ms, limit)
+
+    async def find(logs: Sequence[Log], group_offsets: Mapping[Log, int | None]) -> dict[Log, Found]:
+        return {log: Found(begin=0, end=1, acknowledged=None, feed_position=1) for log in logs}
+
+    monkeypatch.setattr(processor.kafka.ownership, "_ACKNOWLEDGE_EVERY_S", 0.001)
+    monkeypatch.setattr(processor.kafka.ownership, "_FORGET_EVERY", 2)
+    logs = [Log(LOG.tenant, partition) for partition in range(4)]
+    store = Forgetting()
+    for log in logs:
+        await commit(store, log, (await store.claim([log]))[log], ship(log, 1))
+    ownership = ownership_of(store, find)
+    ownership.assigned(logs)
+    await is_claimed(ownership)
+    keeping = asyncio.create_task(ownership.keep_house())
+    async with asyncio.timeout(5):
+        await done.wait()
+    keeping.cancel()
+    await asyncio.wait([keeping])
+    assert [sorted(asked[begin : begin + 2]) for begin in range(0, 8, 2)] == [[1, 3], [0, 2], [1, 3], [0, 2]]
+    await ownership.close()
