@@ -45,8 +45,8 @@ def _machine(result: Result) -> str:
     on, options = result.machine, result.options
     return (
         f"{on['processors']} processors for broker, database, worker and client together; {on['system']}, Python "
-        f"{on['python']}, SQLite {on['sqlite']}; median of {options.runs}, {options.commands:,} commands a drain. "
-        "✓ the floor is reached, ✓✓ the goal."
+        f"{on['python']}, SQLite {on['sqlite']}; median of {options.runs} turns, and of their ratios, "
+        f"{options.commands:,} commands a drain. ✓ the floor is reached, ✓✓ the goal."
     )
 
 
