@@ -33,7 +33,7 @@ LOGS = [Log(DEFAULT_TENANT, partition) for partition in range(PARTITIONS)]
 _DELETED_AT_ONCE = {"log.segment.delete.delay.ms": "1000"}
 
 # A server that has run for a while writes its log over old files. One that is new fills a file of 16 MB with zeros at
-# every 16 MB, and has it on the disk, while each commit waits: 0.1 to 0.3 s, once a second.
+# every 16 MB, and has it on the disk, while each commit waits: 0.3 s beside a broker on the same disk.
 _WAL_FILES = 64
 _WAL_KEPT = (f"min_wal_size={16 * _WAL_FILES}MB", f"max_wal_size={32 * _WAL_FILES}MB")
 _MAKE_WAL_FILES = f"""

@@ -306,7 +306,7 @@ def _cpu_us(runs: Sequence[Drained]) -> float | None:
 def _times(
     runs: Runs, ours: str, theirs: str, of: Callable[[Any, Any], float | None], *, more: bool = True
 ) -> float | None:
-    """The median of the turns: of what one side comes to beside the other, right after each other.
+    """The median of the turns: of what one side comes to beside the other in the same one.
 
     The machine's speed changes more from one turn to the next than within one. Where a yardstick fails, its turn is
     left out.
