@@ -61,12 +61,20 @@ def laid_out(records: Iterable[Outgoing]) -> LaidBatch:
 
 
 def by_aiokafka(records: Iterable[Outgoing]) -> BatchBuilder:
-    batch = BatchBuilder(batches.BATCH_BYTES, _UNCOMPRESSED)
+    batch = BatchBuilder(2**30, _UNCOMPRESSED)
     for key, value, headers, given_ms in records:
         timestamp = _NOW_MS if given_ms is None else given_ms
-        if batch.append(key=key, value=value, timestamp=timestamp, headers=headers) is None:
-            break
+        assert batch.append(key=key, value=value, timestamp=timestamp, headers=headers) is not None
     return batch
+
+
+def check_filled(ours: LaidBatch, records: list[Outgoing], most: int) -> None:
+    """As many records as there is room for, the first one in any case; aiokafka's own look can be a byte too strict."""
+    count = ours.record_count()
+    assert 0 < count <= len(records)
+    assert built(ours) == built(by_aiokafka(records[:count]))
+    assert count == 1 or ours.size() <= most
+    assert count == len(records) or by_aiokafka(records[: count + 1]).size() > most
 
 
 def built(batch: BatchBuilder) -> bytes:
@@ -84,12 +92,11 @@ def test_a_batch_laid_out_natively_is_what_aiokafka_builds(log: Log, events: lis
 
 @needs_native
 @given(st.lists(_events, min_size=1, max_size=20), st.integers(0, 40_000))
-def test_a_batch_takes_as_many_events_as_aiokafka_does(events: list[RecordedEvent], most: int) -> None:
+def test_a_batch_takes_as_many_events_as_there_is_room_for(events: list[RecordedEvent], most: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batches, "BATCH_BYTES", most)
-        ours, theirs = (made(EventRecords(Log("t", 7), events)) for made in (laid_out, by_aiokafka))
-    assert 0 < ours.record_count() == theirs.record_count() <= len(events)
-    assert built(ours) == built(theirs)
+        ours = laid_out(EventRecords(Log("t", 7), events))
+    check_filled(ours, list(EventRecords(Log("t", 7), events)), most)
 
 
 @needs_native
@@ -98,9 +105,8 @@ def test_replies_laid_out_natively_are_what_aiokafka_builds(answers: list[Answer
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batches, "BATCH_BYTES", most)
         patch.setattr(time, "time", lambda: _NOW_MS / 1000)
-        ours, theirs = (made(ReplyRecords(room_bytes, iter(answers))) for made in (laid_out, by_aiokafka))
-    assert 0 < ours.record_count() == theirs.record_count() <= len(answers)
-    assert (ours.size(), built(ours)) == (theirs.size(), built(theirs))
+        ours = laid_out(ReplyRecords(room_bytes, iter(answers)))
+    check_filled(ours, list(ReplyRecords(room_bytes, iter(answers))), most)
 
 
 @needs_native
