@@ -29,6 +29,8 @@ from tests.servers import free_port
 _LONGEST_S = 120.0
 _POLL_S, _LAST_POLL_S = 0.1, 0.01
 _LAST_PART = 0.9
+_SEEN_S = 5.0
+"""A worker looks every two seconds at what has come in."""
 _PARTITIONS = range(PARTITIONS)
 
 
@@ -122,12 +124,19 @@ async def _relay(
     workers: int,
 ) -> Drained:
     before, after = amounts
+    # What comes in on which log has to be seen by one worker before the others have their share of it.
+    first, rest = warm_up[: len(warm_up) // 2], warm_up[len(warm_up) // 2 :]
     async with AsyncExitStack() as stack:
         ends = await stack.enter_async_context(Ends(site))
-        team = [await stack.enter_async_context(_Worker(site)) for _ in range(workers)]
-        await asyncio.gather(*(worker.owns(PARTITIONS // workers) for worker in team))
+        team = [await stack.enter_async_context(_Worker(site))]
+        await _share_all(team)
+        await preload(bed.bootstrap, site.names.commands, first)
+        await ends.reach(amount_of(first), [team[0].process])
+        await asyncio.sleep(_SEEN_S)
+        team += [await stack.enter_async_context(_Worker(site)) for _ in range(workers - 1)]
+        await _share_all(team)
         processes = [worker.process for worker in team]
-        await preload(bed.bootstrap, site.names.commands, warm_up)
+        await preload(bed.bootstrap, site.names.commands, rest)
         await ends.reach(before, processes)
         for process in processes:
             process.suspend()
@@ -153,6 +162,16 @@ def _idle_s() -> float:
     return idle_s
 
 
+async def _share_all(team: Sequence["_Worker"]) -> None:
+    """Wait until each has its share of the logs. Raises `TimeoutError`, `RuntimeError`."""
+    async with asyncio.timeout(_LONGEST_S), aiohttp.ClientSession() as session:
+        while True:
+            owned = [await worker.owned(session) for worker in team]
+            if all(owned) and sum(owned) == PARTITIONS:
+                return
+            await asyncio.sleep(_POLL_S)
+
+
 class _Worker:
     """A worker that says by its status page what it owns."""
 
@@ -170,14 +189,9 @@ class _Worker:
     async def __aexit__(self, *error: object) -> None:
         await self._running.__aexit__(None, None, None)
 
-    async def owns(self, logs: int) -> None:
-        """Wait until exactly so many logs are its own. Raises `TimeoutError`, `RuntimeError`."""
-        async with asyncio.timeout(_LONGEST_S), aiohttp.ClientSession() as session:
-            while await self._owned(session) != logs:
-                self.process.check()
-                await asyncio.sleep(_POLL_S)
-
-    async def _owned(self, session: aiohttp.ClientSession) -> int:
+    async def owned(self, session: aiohttp.ClientSession) -> int:
+        """How many logs are its own. Raises `RuntimeError` where it has ended."""
+        self.process.check()
         try:
             async with session.get(self._status) as response:
                 found = await response.json()

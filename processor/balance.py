@@ -1,25 +1,32 @@
-"""Who owns which log, how they get on between two looks, and how it could be spread better. Pure.
+"""Who owns which log, how they get on between two looks, and how the load is spread over them. Pure.
 
-Kafka's group gives logs to workers in turn, by topic and partition, whatever they weigh. Which ones meet on one worker
-depends on the number of workers, and that is what can be chosen.
+Whenever a worker joins or leaves, the group gives out all logs anew, by the load that each has had lately (`spread`).
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Literal
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from heapq import heappop, heappush, heapreplace
+from typing import Any, Literal, TypeVar
 
 from msgspec import Struct
 
 from processor.messages import Checkpoint, Log
-from processor.names import TopicNames
+
+_Place = TypeVar("_Place", bound=tuple[Any, ...])
 
 _UNEVEN = 1.25
 """From so many times the even share on, the busiest worker is worth a word."""
 _BETTER = 0.9
-"""Another number of workers is proposed where the busiest one has at most this part of what it has now."""
+"""To give the logs out anew is proposed where the busiest worker has at most this part of what it has now."""
 _HOT = 0.25
 """A log with this part of the whole load is hot, if it has twice the even share, too."""
 _FEW = 20.0
 """Below so many commands a second, shares say nothing."""
+_OWN_WEIGHT = 0.1
+"""What a log weighs by itself, whatever comes in, as a part of what all of them come to on the average."""
+_HALF_LIFE_S = 300.0
+_FORGOTTEN_S = 60.0
+"""As long as a rebalance may take: what a log comes to is told after it was let go of."""
 
 
 class Member(Struct, frozen=True):
@@ -160,14 +167,74 @@ def advise(group: Group, logs: Sequence[LogRow]) -> list[Advice]:
     return sorted(found, key=lambda advice: advice.state, reverse=True)
 
 
+def spread(
+    loads: Mapping[_Place, float | None],
+    workers: Iterable[str],
+    takes: Callable[[str, _Place], bool] = lambda _worker, _place: True,
+) -> dict[str, list[_Place]]:
+    """Give out logs, or what else has a load, so that the busiest worker has little more than the others.
+
+    The largest first, each to the worker that has least (R. L. Graham, Bounds on multiprocessing timing anomalies,
+    1969): the busiest one has at most 4/3 of what the best spread would give it. None is a load that is not known, and
+    taken for an average one; where none is known, everyone has as many. What no worker `takes` is left out.
+    """
+    known = [load for load in loads.values() if load is not None]
+    average = sum(known) / len(known) if known else 0.0
+    own = _OWN_WEIGHT * average or 1.0
+    weights = {place: own + (average if load is None else load) for place, load in loads.items()}
+    given: dict[str, list[_Place]] = {worker: [] for worker in workers}
+    line = [(0.0, 0, worker) for worker in sorted(given)]
+    for place in sorted(weights, key=lambda place: (-weights[place], place)):
+        passed = []
+        while line and not takes(line[0][2], place):
+            passed.append(heappop(line))
+        if line:
+            weight, count, worker = line[0]
+            given[worker].append(place)
+            heapreplace(line, (weight + weights[place], count + 1, worker))
+        for one in passed:
+            heappush(line, one)
+    return given
+
+
+class _Load(Struct):
+    """Commands that came in, and the seconds in which they did, the older the less of either counts."""
+
+    end: int
+    at_s: float
+    commands: float = 0.0
+    seconds: float = 0.0
+
+
+class Loads:
+    """What comes in on each log, on an average of the last minutes: of what was five minutes ago, half counts."""
+
+    def __init__(self) -> None:
+        self._of: dict[Log, _Load] = {}
+
+    def begin(self, log: Log, next_offset: int, at_s: float) -> None:
+        """A log is owned from now on, at a time of any clock: from there on, what lies on it has come in."""
+        self._of.setdefault(log, _Load(next_offset, at_s))
+
+    def note(self, ends: Mapping[Log, int], at_s: float) -> None:
+        """Where logs end that are owned. One that is not looked at for a minute is forgotten."""
+        for log, end in ends.items():
+            load = self._of.setdefault(log, _Load(end, at_s))
+            fade = 0.5 ** ((at_s - load.at_s) / _HALF_LIFE_S)
+            load.commands = load.commands * fade + max(0, end - load.end)
+            load.seconds = load.seconds * fade + at_s - load.at_s
+            load.end, load.at_s = end, at_s
+        self._of = {log: load for log, load in self._of.items() if at_s - load.at_s <= _FORGOTTEN_S}
+
+    def a_minute(self) -> dict[Log, int]:
+        """Commands a minute, of the logs that were looked at since they are owned."""
+        return {log: math.ceil(60 * load.commands / load.seconds) for log, load in self._of.items() if load.seconds}
+
+
 def busiest_share(rates: Mapping[Log, float], workers: int) -> float:
-    """What part of the load the busiest one of so many workers has, where the group gives the logs out in turn."""
-    in_turn = [rates[log] for log in sorted(rates, key=_turn)]
-    return max(sum(in_turn[first::workers]) for first in range(workers)) / (sum(in_turn) or 1.0)
-
-
-def _turn(log: Log) -> tuple[str, int]:
-    return TopicNames.of("", log.tenant).commands, log.partition
+    """What part of the load the busiest one of so many workers has, where the logs are given out by these rates."""
+    given = spread(rates, map(str, range(workers))).values()
+    return max(sum(rates[log] for log in logs) for logs in given) / (sum(rates.values()) or 1.0)
 
 
 def _unowned(logs: Sequence[LogRow]) -> Iterator[Advice]:
@@ -210,11 +277,11 @@ def _spread(group: Group, logs: Sequence[LogRow]) -> Iterator[Advice]:
         text = f"{largest} has {counts[largest]} partitions, {fewest} {counts[fewest]}: do they have the same tenants?"
         yield Advice("note", f"{text} With the same, {-(-most // workers)} would be the most.")
         return
-    yield from _weighed(workers, {row.log: row.sent_s for row in logs})
+    yield from _weighed(group, {row.log: row.sent_s for row in logs})
 
 
-def _weighed(workers: int, rates: Mapping[Log, float]) -> Iterator[Advice]:
-    total = sum(rates.values())
+def _weighed(group: Group, rates: Mapping[Log, float]) -> Iterator[Advice]:
+    total, workers = sum(rates.values()), len(group.members)
     if total < _FEW:
         return
     hottest = max(rates, key=rates.__getitem__)
@@ -222,14 +289,11 @@ def _weighed(workers: int, rates: Mapping[Log, float]) -> Iterator[Advice]:
     if share >= max(_HOT, 2 / len(rates)):
         text = f"{hottest} has {share:.0%} of the load: more than {max(1, int(1 / share))} workers do not help it."
         yield Advice("note", f"{text} Which streams are hot there is for their writers to change.")
-    now = busiest_share(rates, workers)
-    if workers == 1 or now < _UNEVEN / workers:
-        return
-    others = {number: busiest_share(rates, number) for number in range(2, min(len(rates), 2 * workers) + 1)}
-    better = min((number for number, other in others.items() if other <= now * _BETTER), default=None)
-    if better is not None:
-        text = f"The busiest of {workers} workers has {now:.0%} of the load, of {better} it would have"
-        yield Advice("note", f"{text} {others[better]:.0%}.")
+    now = max(sum(rates.get(log, 0.0) for log in member.logs) for member in group.members) / total
+    anew = busiest_share(rates, workers)
+    if now >= _UNEVEN / workers and anew <= now * _BETTER:
+        text = f"The busiest of {workers} workers has {now:.0%} of the load. Given out anew it would have {anew:.0%}:"
+        yield Advice("note", f"{text} that is done when a worker joins or leaves.")
 
 
 def _named(logs: Sequence[Log]) -> str:

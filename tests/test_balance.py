@@ -1,9 +1,23 @@
 from collections.abc import Mapping
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from processor.balance import Advice, Group, LogRow, Look, Member, advise, busiest_share, log_rows, member_rows
+from processor.balance import (
+    Advice,
+    Group,
+    Loads,
+    LogRow,
+    Look,
+    Member,
+    advise,
+    busiest_share,
+    log_rows,
+    member_rows,
+    spread,
+)
 from processor.chain import genesis
 from processor.messages import Checkpoint, Log
 
@@ -126,15 +140,109 @@ def test_one_hot_log_bounds_the_workers() -> None:
     assert "default/0 has 50% of the load: more than 2 workers" in found
 
 
-def test_hot_logs_that_meet_on_one_worker_part_for_another_number_of_workers() -> None:
+def test_hot_logs_that_meet_on_one_worker_part_when_logs_are_given_out_anew() -> None:
     logs = [Log("default", partition) for partition in range(12)]
     heat = {log: 1_000 if log.partition in {0, 4, 8} else 100 for log in logs}
     found = texts(advice(group(*(logs[first::4] for first in range(4))), heat))
-    assert "The busiest of 4 workers has 77% of the load, of 3 it would have 33%." in found
+    assert "The busiest of 4 workers has 77% of the load. Given out anew it would have 28%" in found
 
 
-def test_the_group_gives_out_logs_in_the_order_of_their_topics() -> None:
-    """tidemark.b.commands comes before tidemark.commands, and that before tidemark.d.commands."""
-    rates = {Log("default", 0): 1.0, Log("d", 0): 1.0, Log("b", 0): 8.0}
-    assert busiest_share(rates, 2) == pytest.approx(0.9)
-    assert busiest_share({Log("default", 0): 8.0, Log("d", 0): 1.0, Log("b", 0): 1.0}, 2) == pytest.approx(0.8)
+# --- giving out
+
+
+def test_without_a_word_on_loads_everyone_has_as_many() -> None:
+    assert spread(dict.fromkeys(LOGS), ["b", "a"]) == {"a": LOGS[::2], "b": LOGS[1::2]}
+    assert spread(dict.fromkeys(LOGS, 0), ["b", "a"]) == {"a": LOGS[::2], "b": LOGS[1::2]}
+
+
+def test_a_hot_log_has_a_worker_to_itself() -> None:
+    given_out = spread({**dict.fromkeys(LOGS, 10), LOGS[2]: 1_000}, ["a", "b"])
+    assert given_out == {"a": [LOGS[2]], "b": [LOGS[0], LOGS[1], LOGS[3]]}
+
+
+def test_a_log_that_nobody_tells_of_counts_as_an_average_one() -> None:
+    given_out = spread({LOGS[0]: 100, LOGS[1]: 20, LOGS[2]: 0, LOGS[3]: None}, ["a", "b"])
+    assert given_out == {"a": [LOGS[0]], "b": [LOGS[3], LOGS[1], LOGS[2]]}
+
+
+def test_idle_logs_are_shared_too() -> None:
+    given_out = spread({**dict.fromkeys(LOGS, 0), LOGS[0]: 7, Log("other", 0): 7}, ["a", "b"])
+    assert sorted(map(len, given_out.values())) == [2, 3]
+
+
+def test_a_worker_gets_only_what_it_takes() -> None:
+    loads = {**dict.fromkeys(LOGS, 10), Log("other", 0): 10, Log("third", 0): 10}
+    given_out = spread(
+        loads, ["a", "b"], lambda worker, log: log.tenant == "default" or (log.tenant == "other" and worker == "b")
+    )
+    assert {worker: len(logs) for worker, logs in given_out.items()} == {"a": 2, "b": 3}
+    assert Log("other", 0) in given_out["b"]
+    assert Log("third", 0) not in [*given_out["a"], *given_out["b"]]
+
+
+def test_without_workers_nothing_is_given_out() -> None:
+    assert spread(dict.fromkeys(LOGS), []) == {}
+
+
+@given(st.lists(st.integers(0, 1_000), max_size=40), st.integers(1, 9))
+def test_no_worker_has_more_than_the_even_share_and_one_log(loads: list[int], workers: int) -> None:
+    places = {("topic", number): load for number, load in enumerate(loads)}
+    given_out = spread(places, map(str, range(workers)))
+    assert sorted(place for own in given_out.values() for place in own) == sorted(places)
+    each = 0.1 * sum(loads) / len(loads) if loads else 0.0
+    weights = [sum(places[place] + each for place in own) for own in given_out.values()]
+    assert max(weights) <= sum(weights) / workers + max(loads, default=0) + each + 1e-6
+
+
+def test_the_busiest_share_is_that_of_logs_given_out_by_these_rates() -> None:
+    assert busiest_share({**EVEN, LOGS[0]: 3_000}, 2) == pytest.approx(0.5)
+    assert busiest_share(dict.fromkeys(LOGS, 0.0), 2) == 0.0
+
+
+# --- loads
+
+
+def test_a_load_is_what_came_in_a_minute_between_looks() -> None:
+    loads = Loads()
+    loads.note({LOGS[0]: 1_000, LOGS[1]: 5}, 10.0)
+    assert loads.a_minute() == {}, "one look says nothing yet"
+    loads.note({LOGS[0]: 1_100, LOGS[1]: 5}, 12.0)
+    assert loads.a_minute() == {LOGS[0]: 3_000, LOGS[1]: 0}
+
+
+def test_what_waits_when_a_log_is_owned_has_come_in() -> None:
+    loads = Loads()
+    loads.begin(LOGS[0], 50, 10.0)
+    assert loads.a_minute() == {}
+    loads.note({LOGS[0]: 80}, 11.0)
+    assert loads.a_minute() == {LOGS[0]: 1_800}
+    loads.begin(LOGS[0], 70, 12.0)
+    loads.note({LOGS[0]: 80}, 13.0)
+    assert loads.a_minute()[LOGS[0]] == pytest.approx(600, abs=3), "who owns it again has seen those already"
+
+
+def test_of_a_load_five_minutes_ago_half_counts() -> None:
+    loads = Loads()
+    loads.note({LOGS[0]: 0}, 0.0)
+    for second in range(1, 301):
+        loads.note({LOGS[0]: 10 * second}, float(second))
+    for second in range(301, 601):
+        loads.note({LOGS[0]: 3_000}, float(second))
+    assert loads.a_minute()[LOGS[0]] == pytest.approx(200, abs=1)
+
+
+def test_a_load_is_told_of_for_a_minute_after_the_log_was_let_go_of() -> None:
+    loads = Loads()
+    for second in range(3):
+        loads.note({LOGS[0]: 10 * second, LOGS[1]: second}, float(second))
+    loads.note({LOGS[1]: 3}, 60.0)
+    assert loads.a_minute()[LOGS[0]] == 600
+    loads.note({LOGS[1]: 3}, 63.0)
+    assert LOGS[0] not in loads.a_minute()
+
+
+def test_a_log_that_was_made_anew_has_no_load_below_nothing() -> None:
+    loads = Loads()
+    loads.note({LOGS[0]: 1_000}, 0.0)
+    loads.note({LOGS[0]: 10}, 1.0)
+    assert loads.a_minute() == {LOGS[0]: 0}

@@ -12,6 +12,7 @@ from faust.types import TP
 
 from processor.cycle import Cycles
 from processor.errors import Misfit
+from processor.kafka.assignor import LoadsByTopic
 from processor.kafka.connection import client_options
 from processor.kafka.ownership import Ownership
 from processor.kafka.slices import SCHEME, Fetched, SliceConsumer, SliceSchema
@@ -60,6 +61,14 @@ class SliceApp(faust.App):
     def on_out_of_range(self, log: Log, offset: int) -> None:
         """The broker has nothing at the offset that is next."""
         self.ownership.out_of_range(log, offset)
+
+    def loads_by_topic(self) -> LoadsByTopic:
+        """What came in lately on the partitions that were assigned, in commands a minute."""
+        topic_of = {tenant: topic for topic, tenant in self.log_by_topic.items()}
+        loads: LoadsByTopic = {}
+        for log, load in self.ownership.loads.a_minute().items():
+            loads.setdefault(topic_of[log.tenant], {})[log.partition] = load
+        return loads
 
 
 class GroupSource:

@@ -7,6 +7,7 @@ others go on).
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Literal, Protocol
 
@@ -15,6 +16,7 @@ from aiokafka.errors import KafkaConnectionError, KafkaError
 from msgspec import Struct
 from msgspec.structs import replace
 
+from processor.balance import Loads
 from processor.cycle import REFUSED_KEPT, Cycles, OwnedLog
 from processor.errors import Misfit, StoreUnreachable
 from processor.failpoints import FailPoint, reach
@@ -95,6 +97,7 @@ class Ownership:
     ) -> None:
         self.statuses: dict[Log, LogStatus] = {}
         self.joined = False
+        self.loads = Loads()
         self.cycles: Cycles
         self._store = store
         self._source = source
@@ -335,6 +338,7 @@ class Ownership:
         owned = OwnedLog(log, checkpoint, publisher, self._seeks, read_from, reply_from, refused)
         self._running[log] = _Running(owned, publisher, task)
         self.cycles.add(owned)
+        self.loads.begin(log, checkpoint.next_offset, time.monotonic())
         self.statuses[log] = LogStatus("running")
         logger.debug(
             "owning the log", log=str(log), epoch=checkpoint.epoch, next_offset=checkpoint.next_offset,

@@ -23,7 +23,6 @@ import aiokafka
 import structlog
 from aiokafka import TopicPartition
 from aiokafka.consumer.fetcher import FetchResult
-from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.errors import IllegalStateError, KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 from aiokafka.structs import OffsetAndMetadata
 from faust import Service, ServiceT
@@ -33,6 +32,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, AppT, ConsumerMessage
 from faust.types.tuples import Message
 
+from processor.kafka.assignor import LoadAssignor, LoadsByTopic
 from processor.kafka.connection import stop_consumer
 from processor.kafka.pace import Utilization, rest_ms
 from processor.kafka.sessions import FetchSessions
@@ -72,6 +72,10 @@ class SliceHost(Protocol):
 
     def on_out_of_range(self, log: Log, offset: int) -> None:
         """The broker has nothing at the offset that is next."""
+        ...
+
+    def loads_by_topic(self) -> LoadsByTopic:
+        """What came in lately on the partitions that were assigned."""
         ...
 
 
@@ -130,7 +134,7 @@ class SliceReader(driver.AIOKafkaConsumerThread):
         return await found if isawaitable(found) else found
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
-        self._assignor = RoundRobinPartitionAssignor
+        self._assignor = LoadAssignor(self._host.loads_by_topic)
         return aiokafka.AIOKafkaConsumer(
             **self._host.consumer_options,
             enable_auto_commit=False,

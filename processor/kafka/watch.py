@@ -13,6 +13,7 @@ import structlog
 from aiokafka.errors import KafkaError
 from msgspec import Struct
 
+from processor.balance import Loads
 from processor.errors import SchemaMismatch, StoreUnreachable
 from processor.kafka.ownership import LogStatus, Standing
 from processor.kafka.slices import Fetched
@@ -33,6 +34,11 @@ class Owner(Protocol):
     @property
     def statuses(self) -> Mapping[Log, LogStatus]:
         """Of the assigned logs."""
+        ...
+
+    @property
+    def loads(self) -> Loads:
+        """What comes in on them; is told where they end."""
         ...
 
     def standings(self) -> dict[Log, Standing]:
@@ -89,6 +95,8 @@ class Watch:
             self._examine(), self._ask(list(standings))
         )  # fmt: skip
         self._fetched = fetched or {}
+        if fetched is not None:
+            self._owner.loads.note({log: of_log.end for log, of_log in fetched.items()}, self._clock())
         excused = self._usage is None or fetched is None or self._faults() != self._faults_seen
         self._faults_seen = self._faults()
         self._see_who_moved(standings, excused=excused)

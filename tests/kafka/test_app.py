@@ -3,15 +3,17 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
+from aiokafka import AIOKafkaProducer
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.errors import KafkaError
 
 from processor.kafka.topics import create_topics
 from processor.messages import Log
+from processor.names import TopicNames
 from processor.settings import Settings
 from processor.stores.migrate import upgrade
 from processor.worker import Worker
@@ -26,6 +28,21 @@ async def settings(real_kafka: Kafka, topic_prefix: str, tmp_path: Path) -> Sett
     )  # fmt: skip
     await create_topics(settings)
     return settings
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Worker]:
+    worker = Worker(settings)
+    task = asyncio.create_task(worker.run())
+    try:
+        yield worker
+    finally:
+        worker.stop()
+        await task
+
+
+def owned(worker: Worker) -> set[Log]:
+    return {log for log, status in worker.statuses.items() if status.state == "running"}
 
 
 async def test_a_worker_that_has_lost_the_group_for_good_ends(
@@ -61,24 +78,35 @@ async def test_a_worker_can_be_ended_before_it_has_joined_the_group(
         await running
 
 
+async def test_a_worker_that_joins_gets_half_of_the_load(
+    settings: Settings, postgres_url: str, real_kafka: Kafka
+) -> None:
+    prefix = f"{settings.topic_prefix}four-"
+    given = settings.model_dump() | {"store": postgres_url, "topic_prefix": prefix, "group": prefix, "partitions": 4}
+    await create_topics(Settings(**given))
+    await asyncio.to_thread(upgrade, postgres_url, partitions=4)
+    async with asyncio.timeout(90), running(Settings(**given)) as first:
+        while len(owned(first)) < 4:
+            await asyncio.sleep(0.1)
+        async with AIOKafkaProducer(bootstrap_servers=real_kafka.bootstrap) as producer:
+            for _ in range(100):
+                await producer.send(TopicNames.of(prefix, "default").commands, b"{}", b"stream", partition=2)
+        while first._ownership is None or not first._ownership.loads.a_minute().get(Log("default", 2)):
+            await asyncio.sleep(0.1)
+        async with running(Settings(**given)) as second:
+            while not (owned(first) and owned(second) and len(owned(first) | owned(second)) == 4):
+                await asyncio.sleep(0.1)
+            assert {Log("default", 2)} in (owned(first), owned(second))
+
+
 async def test_a_static_member_that_comes_back_in_time_moves_no_partition(
     settings: Settings, postgres_url: str
 ) -> None:
     await asyncio.to_thread(upgrade, postgres_url, partitions=settings.partitions)
     given = settings.model_dump() | {"store": postgres_url, "session_timeout_ms": 30_000}
 
-    @asynccontextmanager
-    async def member(name: str) -> AsyncIterator[Worker]:
-        worker = Worker(Settings(**given | {"group_instance_id": name}))
-        running = asyncio.create_task(worker.run())
-        try:
-            yield worker
-        finally:
-            worker.stop()
-            await running
-
-    def owned(worker: Worker) -> set[Log]:
-        return {log for log, status in worker.statuses.items() if status.state == "running"}
+    def member(name: str) -> AbstractAsyncContextManager[Worker]:
+        return running(Settings(**given | {"group_instance_id": name}))
 
     async with asyncio.timeout(90), member("a") as stays:
         async with member("b") as leaves:

@@ -7,6 +7,7 @@ import pytest
 from aiokafka.errors import KafkaConnectionError
 from msgspec.structs import replace
 
+from processor.balance import Loads
 from processor.chain import genesis
 from processor.errors import SchemaMismatch, StoreUnreachable
 from processor.kafka.ownership import LogStatus, Standing
@@ -28,6 +29,7 @@ class World(MemoryStore):
     def __init__(self) -> None:
         super().__init__()
         self.standing, self.fetched = DONE, ALL_FETCHED
+        self.loads = Loads()
         self.statuses = {LOG: LogStatus("running")}
         self.store_fault: Exception | None = None
         self.broker_fault: Exception | None = None
