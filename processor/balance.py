@@ -30,12 +30,16 @@ _FORGOTTEN_S = 60.0
 
 
 class Member(Struct, frozen=True):
-    """A worker in the consumer group. `instance` is the name that it has for good (static membership), if any."""
+    """A worker in the consumer group: what it owns, and whose logs it takes, of all tenants that are looked at.
+
+    `instance` is the name that it has for good (static membership), if any.
+    """
 
     id: str
     instance: str | None
     host: str
     logs: list[Log]
+    tenants: frozenset[str]
 
 
 class Group(Struct, frozen=True):
@@ -271,12 +275,11 @@ def _spread(group: Group, logs: Sequence[LogRow]) -> Iterator[Advice]:
         text = f"{workers} workers share {most} logs: {workers - most} of them stand by and take over when one is gone."
         yield Advice("note", text)
         return
-    counts = {member.id: len(member.logs) for member in group.members}
-    fewest, largest = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
-    if counts[largest] > counts[fewest] + 1:
-        text = f"{largest} has {counts[largest]} partitions, {fewest} {counts[fewest]}: do they have the same tenants?"
-        yield Advice("note", f"{text} With the same, {-(-most // workers)} would be the most.")
-        return
+    tenants = {row.log.tenant for row in logs}
+    for member in group.members:
+        if missing := sorted(tenants - member.tenants):
+            text = f"{member.id} does not take the logs of {', '.join(missing)}: give all workers the same tenants."
+            yield Advice("note", text)
     yield from _weighed(group, {row.log: row.sent_s for row in logs})
 
 

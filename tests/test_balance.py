@@ -33,7 +33,11 @@ def look(at_s: float, decided: Mapping[Log, int], ends: Mapping[Log, int]) -> Lo
 
 
 def group(*shares: list[Log], state: str = "stable") -> Group:
-    return Group(state, [Member(f"w{number}", None, "127.0.0.1", logs) for number, logs in enumerate(shares)])
+    return Group(state, [member(f"w{number}", logs) for number, logs in enumerate(shares)])
+
+
+def member(name: str, logs: list[Log], *tenants: str) -> Member:
+    return Member(name, None, "127.0.0.1", logs, frozenset(tenants or ["default"]))
 
 
 def rows(of: Group, sent: Mapping[Log, int], decided: Mapping[Log, int] | None = None) -> list[LogRow]:
@@ -130,9 +134,16 @@ def test_more_workers_than_logs() -> None:
     assert "1 of them stand by" in texts(advice(each, EVEN))
 
 
-def test_partitions_that_are_spread_unevenly() -> None:
-    [found] = advice(group(LOGS[:3], LOGS[3:]), EVEN)
-    assert found.text.startswith("w0 has 3 partitions, w1 1:")
+def test_who_has_one_log_has_enough_where_that_is_half_of_the_load() -> None:
+    [found] = advice(group(LOGS[:1], LOGS[1:]), {**EVEN, LOGS[0]: 3_000})
+    assert found.text.startswith("default/0 has 50% of the load:")
+
+
+def test_workers_with_different_tenants() -> None:
+    other = Log("other", 0)
+    of = Group("stable", [member("w0", [*LOGS[:2], other], "default", "other"), member("w1", LOGS[2:])])
+    [found] = advice(of, {**EVEN, other: 10})
+    assert found == Advice("note", "w1 does not take the logs of other: give all workers the same tenants.")
 
 
 def test_one_hot_log_bounds_the_workers() -> None:

@@ -58,13 +58,16 @@ def _member(
     member_id: str,
     client_id: str,
     host: str,
-    _metadata: bytes,
+    metadata: bytes,
     assignment: bytes,
 ) -> Member:
     # A worker's client id is its group instance id, where it has one. Before a member is told, it has no assignment.
     instance = client_id if client_id != settings.group else None
     places = ConsumerProtocol.ASSIGNMENT.decode(assignment).partitions() if assignment else []
-    return Member(member_id, instance, host.lstrip("/"), sorted(logs[place] for place in places if place in logs))
+    owned = sorted(logs[place] for place in places if place in logs)
+    topics = set(ConsumerProtocol.METADATA.decode(metadata).subscription) if metadata else set()
+    tenants = frozenset(log.tenant for place, log in logs.items() if place.topic in topics)
+    return Member(member_id, instance, host.lstrip("/"), owned, tenants)
 
 
 async def set_group_offsets(settings: Settings, offsets: Mapping[TopicPartition, int]) -> None:
