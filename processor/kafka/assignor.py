@@ -24,7 +24,9 @@ _told: msgspec.msgpack.Decoder[LoadsByTopic] = msgspec.msgpack.Decoder(LoadsByTo
 class LoadAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafka has no types
     """Spreads partitions by `loads`, which says what this worker has seen of its own."""
 
-    name = "load"
+    # As in earlier versions, which gave out logs in turn: a group only takes members that have a name in common. While
+    # they share a group, as in a rolling upgrade, it is the leader's version that decides.
+    name = "roundrobin"
 
     def __init__(self, loads: Callable[[], LoadsByTopic]) -> None:
         self._loads = loads

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 from aiokafka.cluster import ClusterMetadata
+from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, ConsumerProtocolMemberMetadata
 from aiokafka.protocol.metadata import MetadataResponse_v0
 
@@ -57,6 +58,16 @@ def test_a_member_that_can_not_be_understood_gets_its_share(cluster: ClusterMeta
     for said in (b"", b"\xc1", b"{}"):
         strange = ConsumerProtocolMemberMetadata(0, ["one"], said)
         assert assigned(cluster, a=member({}), b=strange)["b"] == [("one", [1, 3])]
+
+
+def test_a_group_can_have_workers_that_give_out_in_turn(cluster: ClusterMetadata) -> None:
+    """Those of earlier versions, whichever of them leads it."""
+    assert LoadAssignor.name == RoundRobinPartitionAssignor.name
+    before = ConsumerProtocolMemberMetadata.decode(RoundRobinPartitionAssignor.metadata(["one"]).encode())
+    now = member({"one": {0: 1_000, 1: 10, 2: 10, 3: 10}})
+    assert assigned(cluster, a=now, b=before) == {"a": [("one", [0])], "b": [("one", [1, 2, 3])]}
+    in_turn = RoundRobinPartitionAssignor.assign(cluster, {"a": now, "b": before})
+    assert {name: own.assignment for name, own in in_turn.items()} == {"a": [("one", [0, 2])], "b": [("one", [1, 3])]}
 
 
 def test_a_topic_that_the_broker_does_not_have_is_nobodys(cluster: ClusterMetadata) -> None:
