@@ -179,8 +179,9 @@ def spread(
     """Give out logs, or what else has a load, so that the busiest worker has little more than the others.
 
     The largest first, each to the worker that has least (R. L. Graham, Bounds on multiprocessing timing anomalies,
-    1969): the busiest one has at most 4/3 of what the best spread would give it. None is a load that is not known, and
-    taken for an average one; where none is known, everyone has as many. What no worker `takes` is left out.
+    1969): where everyone takes all, the busiest one has at most 4/3 of what the best spread would give it, each log's
+    own weight included. None is a load that is not known, and taken for an average one; where none is known, everyone
+    has as many. What no worker `takes` is left out.
     """
     known = [load for load in loads.values() if load is not None]
     average = sum(known) / len(known) if known else 0.0
